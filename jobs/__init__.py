@@ -1,0 +1,1 @@
+"""Thin entry points for spark-submit and the console commands."""

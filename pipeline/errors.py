@@ -1,0 +1,107 @@
+"""The one tree of expected errors.
+
+::
+
+    PipelineError              exit code 1
+      ConfigurationError       exit code 2
+      ManifestError
+      TaxonomyError
+      BundleError
+      DeviceError
+      ModelError               the model broke its contract: NaN, wrong shape, too few rows
+      PreflightError
+      TablesError
+        SchemaVersionError
+      RunConflictError         a run id that belongs to another manifest, model or taxonomy
+      HeldByAudit              exit code 3
+
+A message is one line: what happened, where, what was expected, what was found, what to do.
+An image that cannot be fetched or decoded is not an error here: it is a row, see
+:mod:`pipeline.images.reasons`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """An expected error, told in one line.
+
+    Args:
+        what: What happened, as a sentence without a full stop.
+        where: The file, table, column or key it happened at.
+        expected: What would have been right.
+        got: What was found instead.
+        todo: What the reader should do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        expected: object = None,
+        got: object = None,
+        todo: str | None = None,
+    ) -> None:
+        parts = [what]
+        if where is not None:
+            parts[0] = f"{what} [{where}]"
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if got is not None:
+            parts.append(f"got {got}")
+        if todo is not None:
+            parts.append(todo)
+        super().__init__("; ".join(" ".join(part.split()) for part in parts))
+
+
+class ConfigurationError(PipelineError):
+    """The configuration cannot be used as it is."""
+
+    exit_code = 2
+
+
+class ManifestError(PipelineError):
+    """The manifest cannot be read or breaks its contract."""
+
+
+class TaxonomyError(PipelineError):
+    """The taxonomy file breaks its contract."""
+
+
+class BundleError(PipelineError):
+    """The model bundle is missing, incomplete, or not what its hashes say."""
+
+
+class DeviceError(PipelineError):
+    """The device that was asked for is not there."""
+
+
+class ModelError(PipelineError):
+    """The model broke its contract: NaN, a wrong shape, or too few rows."""
+
+
+class PreflightError(PipelineError):
+    """Executors differ from the driver in something that changes results."""
+
+
+class TablesError(PipelineError):
+    """The tables cannot be opened, created or written."""
+
+
+class SchemaVersionError(TablesError):
+    """The tables have another schema version than this product writes."""
+
+
+class RunConflictError(PipelineError):
+    """The run id belongs to a run with another manifest, model or taxonomy."""
+
+
+class HeldByAudit(PipelineError):
+    """The audit held the run: nothing was published, nothing is lost."""
+
+    exit_code = 3

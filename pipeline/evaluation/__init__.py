@@ -1,0 +1,1 @@
+"""Metrics and thresholds. No Spark."""

@@ -1,0 +1,72 @@
+"""The closed list of reasons why an image has no result, and whether trying again can help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an image has no result. The value is what the tables hold."""
+
+    # the manifest row itself
+    CONTRADICTION = "contradiction"
+    NO_SOURCE = "no_source"
+    # fetching
+    URI_INVALID = "uri_invalid"
+    URI_NOT_ALLOWED = "uri_not_allowed"
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+    FETCH_TIMEOUT = "fetch_timeout"
+    FETCH_FAILED = "fetch_failed"
+    TOO_LARGE = "too_large"
+    EMPTY = "empty"
+    # decoding
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+
+    @property
+    def retriable(self) -> bool:
+        """Whether the same bytes at the same place may work another day."""
+        return self in _RETRIABLE
+
+
+# Not found is retriable: uploads often reach the storage after the manifest names them.
+_RETRIABLE = frozenset(
+    {
+        Reason.NOT_FOUND,
+        Reason.FORBIDDEN,
+        Reason.SERVER_ERROR,
+        Reason.FETCH_TIMEOUT,
+        Reason.FETCH_FAILED,
+        Reason.EMPTY,
+    }
+)
+
+MAX_DETAIL_CHARS = 300
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A named reason with a detail for people.
+
+    Attributes:
+        reason: From the closed list.
+        detail: One line, at most ``MAX_DETAIL_CHARS`` characters, without credentials.
+    """
+
+    reason: Reason
+    detail: str
+
+    def __post_init__(self) -> None:
+        one_line = " ".join(self.detail.split())
+        object.__setattr__(self, "detail", one_line[:MAX_DETAIL_CHARS])
+
+    @property
+    def retriable(self) -> bool:
+        """Whether a retry can help."""
+        return self.reason.retriable

@@ -1,0 +1,1 @@
+"""The Delta tables: schemas, creation, the ledger of runs. Spark, no torch."""

@@ -1,0 +1,1 @@
+"""From manifest to published tags: selection, staging, publishing. Spark, no torch."""

@@ -1,0 +1,1 @@
+"""Training on a labelled manifest. Torch, no Spark."""

@@ -1,0 +1,1 @@
+"""What runs on executors: the pandas UDFs, the state of a worker process, SQL registration."""
