@@ -1,0 +1,238 @@
+"""How good scores are: global average precision, macro mean average precision, label frequencies.
+
+Everything is numpy in float64 and knows nothing of models. Scores may be on any monotonous scale
+(probabilities, logits, cosines), targets are 0 or 1, and pairs nobody checked can be left out with
+``known``. A figure that is not defined (no positive anywhere) is NaN, never 0 and never a warning.
+
+Shapes: N images, L labels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class MacroMap:
+    """Mean of the labels' average precisions.
+
+    Attributes:
+        value: Mean over the labels with a positive; NaN where no label has one.
+        labels_without_positive: Labels left out of the mean because no image has them.
+    """
+
+    value: float
+    labels_without_positive: int
+
+
+@dataclass(frozen=True)
+class RankingMetrics:
+    """The figures a training and a demo report for one set of images.
+
+    Attributes:
+        images: Images in the set.
+        gap: Global average precision over all labels.
+        gap_at_10: Global average precision over each image's ten best labels.
+        macro_map: Mean of the labels' average precisions, over labels with a positive.
+        labels_without_positive: Labels left out of ``macro_map``.
+    """
+
+    images: int
+    gap: float
+    gap_at_10: float
+    macro_map: float
+    labels_without_positive: int
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """The figures for JSON: what is not defined is None."""
+        figures: dict[str, float | int] = {
+            "images": self.images,
+            "gap": self.gap,
+            "gap_at_10": self.gap_at_10,
+            "macro_map": self.macro_map,
+            "labels_without_positive": self.labels_without_positive,
+        }
+        return {name: None if math.isnan(value) else value for name, value in figures.items()}
+
+
+def make_ranking_metrics(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> RankingMetrics:
+    """Compute all ranking figures of one set of images.
+
+    Args:
+        scores: [N, L], finite.
+        targets: [N, L] of 0 and 1.
+        known: [N, L] bool; pairs that are False count nowhere. None: every pair counts.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    macro = macro_map(scores, targets, known)
+    return RankingMetrics(
+        images=len(np.asarray(scores)),
+        gap=gap(scores, targets, known=known),
+        gap_at_10=gap(scores, targets, k=10, known=known),
+        macro_map=macro.value,
+        labels_without_positive=macro.labels_without_positive,
+    )
+
+
+def gap(
+    scores: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    *,
+    k: int | None = None,
+    known: npt.ArrayLike | None = None,
+) -> float:
+    """Global average precision as YouTube-8M defines it (arXiv 1609.08675, section 4.1.3).
+
+    Pool every image's k best (score, hit) pairs, sort the pool by score, and divide the sum of the
+    precision at each hit by all positives of the set, those outside the k best included. Equal
+    scores keep the order of images, then labels (YouTube-8M shuffles them with a fixed seed).
+
+    Args:
+        scores: [N, L], finite.
+        targets: [N, L] of 0 and 1.
+        k: Labels taken from each image, at least 1. None: all of them.
+        known: [N, L] bool; pairs that are False take no place and count nowhere.
+
+    Returns:
+        Between 0 and 1; NaN where the set has no positive.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    values, positive, counted = _checked(scores, targets, known)
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    positives = int(np.count_nonzero(positive & counted))
+    if positives == 0:
+        return math.nan
+    ranked = np.where(counted, values, -np.inf)
+    best = np.argsort(-ranked, axis=1, kind="stable")[:, :k]
+    pooled_counted = np.take_along_axis(counted, best, axis=1).ravel()
+    pooled_scores = np.take_along_axis(ranked, best, axis=1).ravel()[pooled_counted]
+    pooled_hits = np.take_along_axis(positive, best, axis=1).ravel()[pooled_counted]
+    hits = pooled_hits[np.argsort(-pooled_scores, kind="stable")]
+    precision = np.cumsum(hits, dtype=np.float64) / np.arange(1, len(hits) + 1, dtype=np.float64)
+    return float(precision[hits].sum() / positives)
+
+
+def average_precision(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Average precision of one label: sum over thresholds of precision times gain in recall.
+
+    Equal scores share one threshold, as in scikit-learn's ``average_precision_score``.
+
+    Args:
+        scores: [N], finite.
+        targets: [N] of 0 and 1.
+
+    Returns:
+        Between 0 and 1; NaN where no image is positive.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    values, positive, _ = _checked(
+        np.asarray(scores)[:, None], np.asarray(targets)[:, None], known=None
+    )
+    return _average_precision(values[:, 0], positive[:, 0])
+
+
+def average_precisions(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> Floats:
+    """Average precision of every label, [L]; NaN for labels without a positive.
+
+    Args:
+        scores: [N, L], finite.
+        targets: [N, L] of 0 and 1.
+        known: [N, L] bool; pairs that are False count nowhere.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    values, positive, counted = _checked(scores, targets, known)
+    columns = range(values.shape[1])
+    return np.array(
+        [_average_precision(values[counted[:, c], c], positive[counted[:, c], c]) for c in columns],
+        dtype=np.float64,
+    )
+
+
+def macro_map(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> MacroMap:
+    """Mean of the labels' average precisions over the labels with a positive.
+
+    Args:
+        scores: [N, L], finite.
+        targets: [N, L] of 0 and 1.
+        known: [N, L] bool; pairs that are False count nowhere.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    by_label = average_precisions(scores, targets, known)
+    defined = ~np.isnan(by_label)
+    return MacroMap(
+        value=float(by_label[defined].mean()) if defined.any() else math.nan,
+        labels_without_positive=int(np.count_nonzero(~defined)),
+    )
+
+
+def label_frequencies(targets: npt.ArrayLike, known: npt.ArrayLike | None = None) -> Floats:
+    """Share of positives among the known pairs of every label, [L]; 0 where none is known.
+
+    Given as the scores of every image this is the baseline a model has to beat.
+
+    Args:
+        targets: [N, L] of 0 and 1.
+        known: [N, L] bool; pairs that are False count nowhere.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    _, positive, counted = _checked(np.zeros_like(np.asarray(targets, np.float64)), targets, known)
+    checked = counted.sum(axis=0)
+    return np.asarray((positive & counted).sum(axis=0) / np.maximum(checked, 1), np.float64)
+
+
+def _average_precision(scores: Floats, positive: Bools) -> float:
+    positives = int(np.count_nonzero(positive))
+    if positives == 0:
+        return math.nan
+    order = np.argsort(-scores, kind="stable")
+    # The last rank of every run of equal scores is a threshold.
+    thresholds = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    hits = np.cumsum(positive[order], dtype=np.float64)[thresholds]
+    precision = hits / (thresholds + 1.0)
+    return float(np.sum(precision * np.diff(hits, prepend=0.0)) / positives)
+
+
+def _checked(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None
+) -> tuple[Floats, Bools, Bools]:
+    values = np.asarray(scores, dtype=np.float64)
+    raw: npt.NDArray[Any] = np.asarray(targets)
+    counted = np.ones(values.shape, bool) if known is None else np.asarray(known, dtype=bool)
+    if values.ndim != 2 or raw.shape != values.shape or counted.shape != values.shape:  # noqa: PLR2004
+        raise ValueError(
+            f"expected scores, targets and known of one shape [N, L], "
+            f"got {values.shape}, {raw.shape}, {counted.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("expected finite scores, got NaN or infinity")
+    positive = raw.astype(bool)
+    if not np.array_equal(raw, positive):
+        raise ValueError("expected targets of 0 and 1")
+    return values, positive, counted
