@@ -1,0 +1,260 @@
+"""Writing bundles, and reading their tensors. See :mod:`pipeline.models.bundle_info` for the form.
+
+Shapes: L labels, D embedding.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import pipeline
+from pipeline.errors import BundleError, PipelineError
+from pipeline.images.preprocess import Preprocessing
+from pipeline.models.bundle_info import (
+    FORMAT,
+    INFO_NAME,
+    LABEL_EMBEDDINGS_NAME,
+    TAXONOMY_NAME,
+    TEXT_TOWER_FOLDER,
+    TOKENIZER_FOLDER,
+    WEIGHTS_NAME,
+    BundleInfo,
+    describe_file,
+    read_bundle_info,
+    serialise_info,
+)
+from pipeline.models.labels import Tokenizer, embed_labels
+from pipeline.models.mumic import MuMIC
+from pipeline.models.towers import Towers, build_clip, make_tokenizer, uses_hugging_face_text
+from pipeline.taxonomy import Taxonomy, write_taxonomy
+
+_LIBRARIES = ("torch", "open_clip_torch", "timm", "transformers", "safetensors", "pillow", "numpy")
+_EMBEDDINGS_KEY = "label_embeddings"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        info: All but the tensors.
+        label_embeddings: g, [L, D], float32, rows of length 1, in the taxonomy's order.
+    """
+
+    info: BundleInfo
+    label_embeddings: npt.NDArray[np.float32]
+
+    @property
+    def kind(self) -> str:
+        """The kind of model."""
+        return self.info.kind
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.info.path
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The taxonomy in force."""
+        return self.info.taxonomy
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From an image to the model's input."""
+        return self.info.preprocessing
+
+    def load_model(self, device: torch.device | str = "cpu") -> MuMIC:
+        """The model in float32 and eval mode on ``device``.
+
+        Raises:
+            BundleError: If the weights do not fit the architecture.
+        """
+        architecture = copy.deepcopy(self.info.architecture)
+        text_tower = self.path / TEXT_TOWER_FOLDER
+        if text_tower.is_dir():
+            architecture["text_cfg"]["hf_model_name"] = str(text_tower)
+        try:
+            clip = build_clip(architecture, where=self.path / INFO_NAME)
+            clip.load_state_dict(load_file(self.path / WEIGHTS_NAME), strict=True)
+        except (PipelineError, RuntimeError, SafetensorError) as error:
+            raise BundleError(
+                "the weights do not fit the architecture", where=self.path, got=error
+            ) from error
+        mumic = MuMIC(clip, tau=self.info.tau, bias=self.info.logit_bias)
+        return mumic.eval().to(device)
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The text tower's tokenizer: texts to tokens [N, T] int64.
+
+        Raises:
+            BundleError: If it cannot be made.
+        """
+        folder = self.path / TOKENIZER_FOLDER
+        try:
+            return make_tokenizer(self.info.architecture, folder if folder.is_dir() else None)
+        except PipelineError as error:
+            raise BundleError(
+                "the tokenizer cannot be loaded", where=self.path, got=error
+            ) from error
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Read a local bundle and verify every file of it.
+
+    Raises:
+        BundleError: If anything is missing, changed, unsafe, of a newer format, or does not fit.
+    """
+    info = read_bundle_info(folder)
+    path = info.path / LABEL_EMBEDDINGS_NAME
+    try:
+        embeddings = load_arrays(path)[_EMBEDDINGS_KEY]
+    except (SafetensorError, KeyError) as error:
+        raise BundleError("the label embeddings cannot be read", where=path, got=error) from error
+    expected = (len(info.taxonomy.labels), info.embedding_size)
+    if embeddings.shape != expected or embeddings.dtype != np.float32:
+        raise BundleError(
+            "the label embeddings do not fit the taxonomy",
+            where=path,
+            expected=f"float32 {expected}",
+            got=f"{embeddings.dtype} {embeddings.shape}",
+        )
+    return Bundle(info=info, label_embeddings=embeddings)
+
+
+def write_bundle(
+    folder: str | Path,
+    *,
+    mumic: MuMIC,
+    towers: Towers,
+    taxonomy: Taxonomy,
+    licence: str,
+    training: dict[str, Any] | None = None,
+) -> Bundle:
+    """Write a bundle: all of it or nothing.
+
+    Args:
+        folder: A local folder that does not exist yet.
+        mumic: The model; its towers are ``towers.model``, trained or not.
+        towers: Architecture, tokenizer and preprocessing.
+        taxonomy: The taxonomy in force; its texts are embedded here.
+        licence: Licence of the weights.
+        training: What the training wants remembered; plain JSON data.
+
+    Returns:
+        The bundle, read back and verified.
+
+    Raises:
+        BundleError: If ``folder`` exists or cannot be written.
+    """
+    was_training = mumic.training
+    mumic.eval()
+    embeddings = embed_labels(mumic, towers.tokenizer, taxonomy).numpy()
+    mumic.train(was_training)
+    with _new_folder(Path(folder)) as temp:
+        _write_weights(mumic.clip, temp / WEIGHTS_NAME)
+        _write_labels(temp, taxonomy, embeddings)
+        if hasattr(towers.tokenizer, "save_pretrained"):
+            towers.tokenizer.save_pretrained(str(temp / TOKENIZER_FOLDER))
+        if uses_hugging_face_text(mumic.clip):
+            mumic.clip.text.config.save_pretrained(str(temp / TEXT_TOWER_FOLDER))
+        _write_info(
+            temp,
+            {
+                "kind": "mumic",
+                "architecture": towers.architecture,
+                "preprocessing": towers.preprocessing.to_dict(),
+                "tokenizer": _describe_tokenizer(towers),
+                "logit_scale": 1.0 / float(mumic.tau),
+                "logit_bias": float(mumic.bias),
+                "embedding_size": int(embeddings.shape[1]),
+                "licence": licence,
+                "training": training,
+            },
+        )
+    return read_bundle(folder)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that becomes it at the end, or vanishes."""
+    if os.path.lexists(folder):
+        raise BundleError(
+            "a bundle is never overwritten", where=folder, todo="choose a folder that is not there"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise BundleError("the bundle cannot be written", where=folder, got=error) from error
+    try:
+        yield temp
+        temp.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the executors' user
+        temp.rename(folder)
+    except OSError as error:
+        raise BundleError("the bundle cannot be written", where=folder, got=error) from error
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _write_weights(clip: nn.Module, path: Path) -> None:
+    # cloned: safetensors refuses tensors that share memory
+    state = {n: t.detach().cpu().contiguous().clone() for n, t in clip.state_dict().items()}
+    save_file(state, path)
+
+
+def _write_labels(folder: Path, taxonomy: Taxonomy, embeddings: npt.NDArray[np.float32]) -> None:
+    write_taxonomy(taxonomy, folder / TAXONOMY_NAME)
+    array = np.ascontiguousarray(embeddings, dtype=np.float32)
+    save_arrays({_EMBEDDINGS_KEY: array}, folder / LABEL_EMBEDDINGS_NAME)
+
+
+def _write_info(folder: Path, fields: dict[str, Any]) -> None:
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    content = serialise_info(
+        {
+            **fields,
+            "format": FORMAT,
+            "product_version": pipeline.__version__,
+            "libraries": _library_versions(),
+            "files": {name: describe_file(folder / name) for name in names},
+        }
+    )
+    (folder / INFO_NAME).write_bytes(content)
+
+
+def _describe_tokenizer(towers: Towers) -> dict[str, Any]:
+    text = towers.architecture["text_cfg"]
+    keys = ("context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
+    return {
+        "kind": type(towers.tokenizer).__name__,
+        **{key: text[key] for key in keys if text.get(key) is not None},
+    }
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
