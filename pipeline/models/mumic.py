@@ -76,8 +76,8 @@ class MuMIC(nn.Module):
         bias = getattr(given, "logit_bias", None)
         return cls(
             clip,
-            tau=math.exp(-float(given.logit_scale)),
-            bias=0.0 if bias is None else float(bias),
+            tau=math.exp(-float(given.logit_scale.detach())),
+            bias=0.0 if bias is None else float(bias.detach()),
         )
 
     @property

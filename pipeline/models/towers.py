@@ -115,7 +115,15 @@ def build_clip(architecture: dict[str, Any], *, where: object = "architecture") 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model: nn.Module = model_class(**arguments)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OSError) as error:
+    except (
+        AssertionError,
+        AttributeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ConfigurationError(
             "open_clip cannot build this architecture",
             where=where,
