@@ -130,7 +130,8 @@ IMAGES = TableDefinition(
     checks={
         "known_status": "status IN ('tagged', 'failed', 'deleted', 'erased')",
         "failed_has_reason": "status <> 'failed' OR reason IS NOT NULL",
-        "tagged_has_run": "status <> 'tagged' OR (run_seq IS NOT NULL AND model_version IS NOT NULL)",
+        "tagged_has_run": "status <> 'tagged' OR run_seq IS NOT NULL",
+        "tagged_has_model": "status <> 'tagged' OR model_version IS NOT NULL",
     },
     change_data_feed=True,
 )

@@ -1,0 +1,87 @@
+"""Creating the tables, one commit each, and refusing those of another schema version."""
+
+from __future__ import annotations
+
+from delta.tables import DeltaTable
+
+from pipeline.errors import SchemaVersionError, TablesError
+from pipeline.tables.schemas import SCHEMA_VERSION, TABLES, TableDefinition
+from pipeline.tables.store import TableSet, storage_errors
+
+SCHEMA_VERSION_PROPERTY = "mumic.schema_version"
+
+
+def existing_tables(tables: TableSet) -> set[str]:
+    """Names of the tables that were created.
+
+    Raises:
+        SchemaVersionError: One of them has another schema version than this product writes.
+    """
+    existing = {table.name for table in TABLES if tables.exists(table.name)}
+    for name in sorted(existing):
+        validate_schema_version(tables, name)
+    return existing
+
+
+def create_tables(tables: TableSet) -> None:
+    """Create the tables that do not exist yet.
+
+    Raises:
+        SchemaVersionError: A table has another schema version than this product writes.
+        TablesError: The storage refuses.
+    """
+    existing = existing_tables(tables)
+    for definition in TABLES:
+        if definition.name not in existing:
+            create_table(tables, definition)
+
+
+def create_table(tables: TableSet, definition: TableDefinition) -> None:
+    """Create one table: columns, comments, constraints and properties in one commit."""
+    properties = {
+        SCHEMA_VERSION_PROPERTY: str(SCHEMA_VERSION),
+        # Readers without Spark (delta-rs, DuckDB) read a table with deletion vectors only in part
+        # of their interfaces.
+        "delta.enableDeletionVectors": "false",
+        "delta.enableChangeDataFeed": str(definition.change_data_feed).lower(),
+        **{f"delta.constraints.{name}": check for name, check in definition.checks.items()},
+    }
+    builder = (
+        DeltaTable.createIfNotExists(tables.spark)
+        .location(tables.path(definition.name))
+        .comment(definition.comment)
+        .addColumns(definition.columns)
+    )
+    if definition.partitioned_by:
+        builder = builder.partitionedBy(*definition.partitioned_by)
+    for name, value in properties.items():
+        builder = builder.property(name, value)
+    with storage_errors(f"creating {tables.path(definition.name)}"):
+        builder.execute()
+
+
+def validate_schema_version(tables: TableSet, name: str) -> None:
+    """Refuse a table that this product does not know how to write.
+
+    Raises:
+        SchemaVersionError: It is newer, older, or was not made by this product.
+    """
+    detail = tables.delta(name).detail().select("properties").first()
+    if detail is None:
+        raise TablesError("the table has no detail", where=tables.path(name))
+    found = detail["properties"].get(SCHEMA_VERSION_PROPERTY)
+    if found == str(SCHEMA_VERSION):
+        return
+    if found is None:
+        todo = "choose another tables.location: this table was not made by mumic-spark"
+    elif int(found) > SCHEMA_VERSION:
+        todo = "use the newer mumic-spark that wrote the table"
+    else:
+        todo = "run maintain_tables, which migrates it"
+    raise SchemaVersionError(
+        "the table has another schema version",
+        where=tables.path(name),
+        expected=SCHEMA_VERSION,
+        got=found,
+        todo=todo,
+    )

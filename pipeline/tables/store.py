@@ -1,0 +1,122 @@
+"""The table set: where each table is, how it is read at a version, appended to and merged into.
+
+Knows nothing of tagging. Every write is one Delta commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline.errors import TablesError
+from pipeline.tables.schemas import TABLES
+
+
+@dataclass(frozen=True)
+class TableSet:
+    """The tables of one catalogue.
+
+    Attributes:
+        spark: Session with Delta configured.
+        location: Folder that holds one folder for each table.
+    """
+
+    spark: SparkSession
+    location: str
+
+    def path(self, name: str) -> str:
+        """Folder of a table."""
+        return f"{self.location.rstrip('/')}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether the table was created."""
+        return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
+
+    def delta(self, name: str) -> DeltaTable:
+        """The table for MERGE, history and detail."""
+        return DeltaTable.forPath(self.spark, self.path(name))
+
+    def read(self, name: str, *, version: int | None = None) -> DataFrame:
+        """The table's rows, at its latest version or at one that stays the same."""
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.path(name))
+
+    def version(self, name: str) -> int:
+        """Number of the table's latest commit."""
+        latest = self.delta(name).history(1).select("version").first()
+        if latest is None:
+            raise TablesError("the table has no history", where=self.path(name))
+        return int(latest["version"])
+
+    def versions(self) -> dict[str, int]:
+        """Number of the latest commit of every table."""
+        return {table.name: self.version(table.name) for table in TABLES}
+
+    def append(self, name: str, rows: DataFrame, *, commit_note: str) -> None:
+        """Append rows in one commit.
+
+        Args:
+            name: The table.
+            rows: Its columns, by name.
+            commit_note: Kept as the commit's userMetadata.
+        """
+        with storage_errors(f"appending to {self.path(name)}"):
+            (
+                rows.write.format("delta")
+                .mode("append")
+                .option("userMetadata", commit_note)
+                .save(self.path(name))
+            )
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Tell errors of the storage in one line.
+
+    Errors raised by Python code on executors are left as they are: they are not the storage's.
+    """
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        cause = storage_cause(error)
+        if cause is None:
+            raise
+        raise TablesError(
+            "the storage refused a write",
+            where=doing,
+            got=cause,
+            todo="check that the place exists, is writable, and has space left",
+        ) from error
+
+
+_STORAGE_EXCEPTIONS = (
+    "java.io.FileNotFoundException",
+    "java.io.IOException",
+    "java.io.UncheckedIOException",
+    "java.nio.file.",
+    "java.nio.file.AccessDeniedException",
+    "org.apache.hadoop.fs.ParentNotDirectoryException",
+    "org.apache.hadoop.fs.UnsupportedFileSystemException",
+    "org.apache.hadoop.security.AccessControlException",
+    "Mkdirs failed",
+    "DELTA_CANNOT_CREATE_LOG_PATH",
+)
+
+
+def storage_cause(error: BaseException) -> str | None:
+    """The line of an error's text that names a storage exception, if one does."""
+    text = str(error)
+    if "PythonException" in text:
+        return None
+    for line in text.splitlines():
+        if any(name in line for name in _STORAGE_EXCEPTIONS):
+            return line.strip().removeprefix(": ")[:300]
+    return None

@@ -1,0 +1,69 @@
+"""What a run would do, how long it would take and what it would cost. Writes nothing."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from pipeline.tables.create import existing_tables
+from pipeline.tables.ledger import Ledger
+from pipeline.tables.schemas import IMAGES, TAGGING_RUNS
+from pipeline.tables.store import TableSet
+from pipeline.tagging.manifest import digest_manifest, read_manifest
+from pipeline.tagging.publish import kept
+from pipeline.tagging.request import RunRequest, Summary, cost_of
+from pipeline.tagging.selection import ACTIVE, LAST_SEQ, count_actions, select_rows
+from pipeline.tagging.stage import Tagger, validate_floor
+
+
+def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Summary:
+    """Check everything a run checks and count what it would do.
+
+    The speed is that of the latest published run with the same model, else
+    ``cost.images_per_s``; without either, time and cost are null.
+    """
+    validate_floor(tagger, request.stage)
+    tables = TableSet(spark, request.tables_location)
+    existing = existing_tables(tables)
+    manifest = read_manifest(spark, request.manifest)
+    digest = digest_manifest(manifest.rows)
+    as_of = request.as_of or manifest.as_of
+    planned = select_rows(
+        manifest.rows,
+        tables.read(IMAGES.name) if IMAGES.name in existing else None,
+        request,
+        as_of=as_of,
+        run_seq=LAST_SEQ,
+    )
+    with kept(planned.select("image_id", "action")) as plan:
+        counts = count_actions(plan)
+    speed = request.cost.images_per_s
+    if TAGGING_RUNS.name in existing:
+        speed = _measured_speed(Ledger(tables), tagger.model_version) or speed
+    seconds = counts["tag"] / (speed * request.slots) if speed else None
+    active = sum(counts[action] for action in ACTIVE)
+    return {
+        "run_id": request.run_id,
+        "job": request.job,
+        "state": "dry_run",
+        "as_of": as_of.isoformat(),
+        "manifest_rows": digest.rows,
+        "skipped": sum(counts.values()) - active - counts["superseded"],
+        "to_tag": counts["tag"],
+        "to_delete": counts["delete"],
+        "to_fail": counts["contradict"],
+        "superseded": counts["superseded"],
+        "model_version": tagger.model_version,
+        "taxonomy_version": tagger.taxonomy.version,
+        "estimated_seconds": None if seconds is None else round(seconds, 1),
+        "estimated_cost": None if seconds is None else cost_of(seconds, request),
+    }
+
+
+def _measured_speed(ledger: Ledger, model_version: str) -> float | None:
+    """Images per second and slot of the latest published run of the same model, if there is one."""
+    for run in reversed(ledger.in_state("published")):
+        scored, slots = run.counts.get("scored", 0), run.counts.get("slots", 0)
+        seconds = run.timings.get("tag", 0.0)
+        if run.model_version == model_version and scored and seconds and slots:
+            return scored / seconds / slots
+    return None

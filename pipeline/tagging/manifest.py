@@ -1,0 +1,293 @@
+"""Reading a manifest: its columns checked, its rows brought into one form, one row for each id.
+
+Canonical columns: image_id, uri, content, text, image_version, clean_uri, deleted, contradicted.
+``uri`` is what is fetched; ``clean_uri`` is what may be kept: no user info, query or fragment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.types import (
+    BinaryType,
+    BooleanType,
+    DataType,
+    DateType,
+    IntegralType,
+    StringType,
+    StructType,
+    TimestampNTZType,
+    TimestampType,
+)
+
+from pipeline.config import ColumnsConfig, ManifestConfig
+from pipeline.errors import ManifestError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KEYS: tuple[type[DataType], ...] = (StringType, IntegralType)
+_TYPES: dict[str, tuple[type[DataType], ...]] = {
+    "image_id": _KEYS,
+    "uri": (StringType,),
+    "content": (BinaryType,),
+    "text": (StringType,),
+    "version": (StringType, IntegralType, TimestampType, TimestampNTZType, DateType),
+    "deleted": (BooleanType,),
+}
+_SCHEME = r"^[A-Za-z][A-Za-z0-9+.\-]*://"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A manifest that was read and checked.
+
+    Attributes:
+        rows: Canonical rows, one for each image_id.
+        as_of: The moment it speaks for unless the scheduler says otherwise, UTC.
+        has_content: Whether rows carry image bytes.
+    """
+
+    rows: DataFrame
+    as_of: datetime
+    has_content: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestDigest:
+    """What tells one manifest from another, whatever the order of rows and files.
+
+    Attributes:
+        rows: Number of image ids.
+        digest: Hex digest over the rows' ids, versions and places.
+    """
+
+    rows: int
+    digest: str
+
+
+def read_manifest(spark: SparkSession, config: ManifestConfig) -> Manifest:
+    """Read, check and normalise a manifest.
+
+    Raises:
+        ManifestError: It does not exist, lacks a column, has one of a wrong type, or has rows
+            without an id.
+    """
+    raw, as_of = _read(spark, config)
+    columns = resolve_columns(raw.schema, config)
+    validate_ids(raw, columns["image_id"], where=config.path)
+    rows = unique_rows(canonical_rows(raw, columns))
+    return Manifest(rows=rows, as_of=as_of, has_content="content" in columns)
+
+
+def resolve_columns(schema: StructType, config: ManifestConfig) -> dict[str, str]:
+    """The manifest's column for each of our names, where it has one.
+
+    Raises:
+        ManifestError: A column is missing or has a wrong type.
+    """
+    found: dict[str, str] = {}
+    wanted: ColumnsConfig = config.columns
+    for ours in _TYPES:
+        named: str | None = getattr(wanted, ours)
+        if named is None and ours == "text":
+            continue  # A changed text would be a changed image: only where it is asked for.
+        theirs = named or ours
+        if theirs in schema.names:
+            found[ours] = theirs
+        elif named is not None:
+            raise ManifestError(
+                f"the manifest has no column {theirs!r}",
+                where=config.path,
+                expected=f"a column for {ours}",
+                got=", ".join(schema.names) or "no columns",
+                todo=f"name the column with --manifest.columns.{ours}",
+            )
+    if "uri" not in found and "content" not in found:
+        raise ManifestError(
+            "the manifest says nowhere where its images are",
+            where=config.path,
+            expected="a column uri (string) or content (binary)",
+            got=", ".join(schema.names),
+            todo="name one with --manifest.columns.uri or --manifest.columns.content",
+        )
+    for ours, theirs in found.items():
+        kind = schema[theirs].dataType
+        if not isinstance(kind, _TYPES[ours]):
+            names = " or ".join(allowed.__name__.removesuffix("Type") for allowed in _TYPES[ours])
+            raise ManifestError(
+                f"column {theirs!r} has a wrong type",
+                where=config.path,
+                expected=names.lower(),
+                got=kind.simpleString(),
+                todo=f"convert it, or name another with --manifest.columns.{ours}",
+            )
+    return found
+
+
+def validate_ids(raw: DataFrame, image_id: str, *, where: str) -> None:
+    """Refuse null and empty ids.
+
+    Raises:
+        ManifestError: With their number and some rows that have them.
+    """
+    key = _quoted(image_id)
+    text = F.trim(key.cast("string"))
+    broken = raw.where(key.isNull() | (text == ""))
+    others = [name for name in raw.columns if name != image_id][:3]
+    example = F.to_json(
+        F.struct(*(F.substring(_quoted(o).cast("string"), 1, 60).alias(o) for o in others))
+    )
+    rows = broken.select((example if others else F.lit("{}")).alias("example")).limit(3).collect()
+    if not rows:
+        return
+    raise ManifestError(
+        f"{broken.count()} manifest rows have no {image_id}",
+        where=where,
+        expected="a non-empty id in every row",
+        got="rows such as " + ", ".join(_without_query(row["example"]) for row in rows),
+        todo="mend the feed: without an id a result has no place",
+    )
+
+
+def canonical_rows(raw: DataFrame, columns: dict[str, str]) -> DataFrame:
+    """Bring rows into our columns; ``image_version`` says when an image is another picture."""
+
+    def ours(name: str, kind: str) -> Column:
+        if name not in columns:
+            return F.lit(None).cast(kind)
+        return _quoted(columns[name]).cast(kind)
+
+    uri, content, text = ours("uri", "string"), ours("content", "binary"), ours("text", "string")
+    deleted = F.coalesce(ours("deleted", "boolean"), F.lit(False))
+    clean_uri = clean(uri)
+    place = F.when(content.isNotNull(), F.sha2(content, 256)).otherwise(
+        F.sha2(F.coalesce(clean_uri, F.lit("")), 256)
+    )
+    version = F.coalesce(ours("version", "string"), place)
+    if "text" in columns:
+        version = F.concat(version, F.lit("+"), F.sha2(F.coalesce(text, F.lit("")), 256))
+    return raw.select(
+        ours("image_id", "string").alias("image_id"),
+        uri.alias("uri"),
+        content.alias("content"),
+        text.alias("text"),
+        F.when(~deleted, version).alias("image_version"),
+        clean_uri.alias("clean_uri"),
+        deleted.alias("deleted"),
+    )
+
+
+def unique_rows(rows: DataFrame) -> DataFrame:
+    """One row for each id. A repeated row counts once; contradicting rows become one failure.
+
+    Rows contradict each other where the image_version, the place or the deletion differs. The
+    image_version of a contradiction is a digest of all that was said, in any order.
+    """
+    said = F.sha2(
+        F.concat_ws(
+            "\x1f",
+            F.col("deleted").cast("string"),
+            F.coalesce("image_version", F.lit("")),
+            F.when(~F.col("deleted"), F.coalesce("clean_uri", F.lit(""))),
+        ),
+        256,
+    )
+    row = F.struct("uri", "content", "text", "image_version", "clean_uri", "deleted")
+    one = (
+        rows.withColumn("said", said)
+        .groupBy("image_id")
+        .agg(
+            F.min_by(row, F.coalesce("uri", F.lit(""))).alias("row"),
+            F.array_sort(F.collect_set("said")).alias("said"),
+        )
+    )
+    contradicted = F.size("said") > 1
+    digest = F.concat(F.lit("contradiction:"), F.sha2(F.concat_ws(",", "said"), 256))
+    return one.select(
+        "image_id",
+        "row.uri",
+        "row.content",
+        "row.text",
+        F.when(contradicted, digest).otherwise(F.col("row.image_version")).alias("image_version"),
+        "row.clean_uri",
+        (F.col("row.deleted") & ~contradicted).alias("deleted"),
+        contradicted.alias("contradicted"),
+    )
+
+
+def clean(uri: Column) -> Column:
+    """A URI without user info, query and fragment. Plain paths stay as they are."""
+    stripped = F.regexp_replace(uri, r"[?#].*$", "")
+    stripped = F.regexp_replace(stripped, r"^([A-Za-z][A-Za-z0-9+.\-]*://)[^/]*@", "$1")
+    return F.when(uri.rlike(_SCHEME), stripped).otherwise(uri)
+
+
+def digest_manifest(rows: DataFrame) -> ManifestDigest:
+    """Count and fingerprint canonical rows."""
+    said = F.xxhash64("image_id", "image_version", "clean_uri", "deleted")
+    whole = rows.agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.sum(said.cast("decimal(38,0)")).alias("total"),
+        F.bit_xor(said).alias("parity"),
+    ).collect()[0]
+    total, parity = int(whole["total"] or 0), int(whole["parity"] or 0)
+    digest = f"{total % 2**64:016x}{parity % 2**64:016x}"
+    return ManifestDigest(rows=whole["rows"], digest=digest)
+
+
+def _read(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datetime]:
+    kind = config.format
+    try:
+        if kind == "auto":
+            kind = "delta" if _is_delta(spark, config.path) else "parquet"
+        if kind == "delta":
+            return _read_delta(spark, config.path)
+        raw = spark.read.parquet(config.path)
+        return raw, _newest_file(raw)
+    except PySparkException as error:
+        missing = isinstance(error, AnalysisException) and "PATH_NOT_FOUND" in str(error)
+        raise ManifestError(
+            "the manifest does not exist" if missing else "the manifest cannot be read",
+            where=config.path,
+            expected="Parquet files or a Delta table" if missing else f"{kind} data",
+            got=None if missing else str(error).splitlines()[0][:200],
+            todo="check --manifest.path",
+        ) from error
+
+
+def _is_delta(spark: SparkSession, path: str) -> bool:
+    from delta.tables import DeltaTable  # noqa: PLC0415  (only where a manifest may be Delta)
+
+    return "*" not in path and bool(DeltaTable.isDeltaTable(spark, path))
+
+
+def _read_delta(spark: SparkSession, path: str) -> tuple[DataFrame, datetime]:
+    from delta.tables import DeltaTable  # noqa: PLC0415
+
+    latest = (
+        DeltaTable.forPath(spark, path)
+        .history(1)
+        .select("version", F.unix_micros("timestamp").alias("at_us"))
+        .collect()[0]
+    )
+    raw = spark.read.format("delta").option("versionAsOf", latest["version"]).load(path)
+    return raw, _EPOCH + timedelta(microseconds=latest["at_us"])
+
+
+def _newest_file(raw: DataFrame) -> datetime:
+    """Modification time of the newest data file; the epoch for a manifest without rows."""
+    newest = raw.agg(
+        F.unix_micros(F.max(F.col("_metadata.file_modification_time"))).alias("at_us")
+    ).collect()[0]["at_us"]
+    return _EPOCH + timedelta(microseconds=newest or 0)
+
+
+def _quoted(name: str) -> Column:
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def _without_query(text: str) -> str:
+    return text.split("?", 1)[0]

@@ -1,0 +1,209 @@
+"""Publishing a staged run: MERGE by key into image_embeddings, image_tags and, last, images.
+
+Winners are decided once, against one version of ``images``, before the first table changes. Since
+``images`` changes last, a publish that was cut off decides the same again; publishing twice changes
+nothing. Needs nothing but the tables: thresholds come from the table ``labels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F  # noqa: N812
+
+from pipeline.tables.ledger import Run
+from pipeline.tables.schemas import (
+    IMAGE_EMBEDDINGS,
+    IMAGE_TAGS,
+    IMAGES,
+    LABELS,
+    TAGGING_RESULTS,
+    TableDefinition,
+)
+from pipeline.tables.store import TableSet, storage_errors
+from pipeline.tagging.winners import CHANGING, WINNING, decide_winners
+
+_TAG_VALUES = ("score", "source", "image_version", "model_version", "taxonomy_version")
+
+
+def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
+    """Publish what a run staged.
+
+    Returns:
+        Counts: tagged, failed, deleted, superseded, reused, tags_published.
+    """
+    staged = unique_facts(tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id))
+    images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
+    with kept(decide_winners(staged, images)) as winners:
+        with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
+            counts = _count(winners, staged, new_tags)
+            _merge_embeddings(tables, staged, winners, note=run.run_id)
+            _merge_tags(tables, new_tags, winners, note=run.run_id)
+        _merge_images(tables, winners, note=run.run_id)
+    return counts
+
+
+def unique_facts(staged: DataFrame) -> DataFrame:
+    """One fact for each image: a zombie task or a lost commit answer can stage twice.
+
+    Tagged before failed, then the latest, then by content, so that the choice is always the same.
+    """
+    doubled = staged.groupBy("image_id").count().where(F.col("count") > 1).limit(1).count() > 0
+    if not doubled:
+        return staged
+    order = Window.partitionBy("image_id").orderBy(
+        F.when(F.col("status") == "tagged", 0).otherwise(1),
+        F.col("tagged_at").desc(),
+        F.col("content_sha256"),
+        F.col("reason"),
+    )
+    ranked = staged.withColumn("rank", F.row_number().over(order))
+    return ranked.where(F.col("rank") == 1).drop("rank")
+
+
+def published_tags(staged: DataFrame, winners: DataFrame, labels: DataFrame) -> DataFrame:
+    """The tags that winning facts publish: scores at or above their label's threshold.
+
+    Of a single-label task only the best label is published.
+
+    Args:
+        staged: Facts with image_id, tags, image_version, model_version, taxonomy_version, run_id.
+        winners: image_id and verdict.
+        labels: taxonomy_version, task, label, kind, threshold.
+
+    Returns:
+        The columns of ``image_tags`` and verdict.
+    """
+    fact = ("image_id", "image_version", "model_version", "taxonomy_version", "run_id")
+    wins = winners.where(
+        (F.col("tags_effect") == "replace")
+        | ((F.col("verdict") == "own") & (F.col("staged_status") == "tagged"))
+    ).select("image_id", "verdict")
+    scored = (
+        staged.select(*fact, F.posexplode("tags").alias("rank", "tag"))
+        .select(*fact, "rank", "tag.*")
+        .join(wins, "image_id")
+    )
+    limits = F.broadcast(labels.select("taxonomy_version", "task", "label", "kind", "threshold"))
+    best = F.min("rank").over(Window.partitionBy("image_id", "task"))
+    return (
+        scored.join(limits, ["taxonomy_version", "task", "label"])
+        .withColumn("best", F.when(F.col("kind") == "single_label", best))
+        .where(F.col("score") >= F.col("threshold"))
+        .where(F.col("best").isNull() | (F.col("rank") == F.col("best")))
+        .select(*IMAGE_TAGS.columns.names, "verdict")
+    )
+
+
+@contextmanager
+def kept(frame: DataFrame) -> Iterator[DataFrame]:
+    """Compute a frame once and keep it while the block runs."""
+    frame.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield frame
+    finally:
+        frame.unpersist()
+
+
+def _count(winners: DataFrame, staged: DataFrame, new_tags: DataFrame) -> dict[str, int]:
+    by_outcome = (
+        winners.join(staged.select("image_id", "origin"), "image_id")
+        .groupBy("verdict", "staged_status", "origin")
+        .count()
+        .collect()
+    )
+    counts = dict.fromkeys(("tagged", "failed", "deleted", "reused", "superseded"), 0)
+    for row in by_outcome:
+        if row["verdict"] not in WINNING:
+            counts["superseded"] += row["count"]
+        elif row["origin"] == "reused":
+            counts["reused"] += row["count"]
+        else:
+            counts[row["staged_status"]] += row["count"]
+    counts["tags_published"] = new_tags.count()
+    return counts
+
+
+def _merge_embeddings(
+    tables: TableSet, staged: DataFrame, winners: DataFrame, *, note: str
+) -> None:
+    effects = winners.where(F.col("tags_effect") != "keep").select(
+        "image_id", "tags_effect", "known"
+    )
+    gone = F.col("tags_effect") == "remove"
+    source = (
+        staged.select(*IMAGE_EMBEDDINGS.columns.names)
+        .join(effects, "image_id")
+        # Nothing stands of an image that is new, so there is nothing to remove.
+        .where(~gone | F.col("known"))
+        .withColumn("gone", gone)
+        .drop("tags_effect", "known")
+    )
+    values = ("image_version", "model_version", "embedding")
+    _merge(tables, IMAGE_EMBEDDINGS, source, values=values, note=note)
+
+
+def _merge_tags(tables: TableSet, new_tags: DataFrame, winners: DataFrame, *, note: str) -> None:
+    """New tags, and delete markers for the winners' standing tags that are not among them."""
+    new = new_tags.where(F.col("verdict") != "own").drop("verdict")
+    standing = tables.read(IMAGE_TAGS.name, version=tables.version(IMAGE_TAGS.name))
+    known = winners.where((F.col("tags_effect") != "keep") & F.col("known")).select("image_id")
+    stale = standing.join(known, "image_id", "left_semi").join(
+        new.select(*IMAGE_TAGS.key), list(IMAGE_TAGS.key), "left_anti"
+    )
+    source = new.withColumn("gone", F.lit(False)).unionByName(stale.withColumn("gone", F.lit(True)))
+    _merge(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note)
+
+
+def _merge_images(tables: TableSet, winners: DataFrame, *, note: str) -> None:
+    names = IMAGES.columns.names
+    source = winners.where(F.col("verdict").isin(*CHANGING)).select(
+        *names, F.lit(False).alias("gone")
+    )
+    _merge(tables, IMAGES, source, values=tuple(names), note=note)
+
+
+def _merge(
+    tables: TableSet,
+    table: TableDefinition,
+    source: DataFrame,
+    *,
+    values: tuple[str, ...],
+    note: str,
+) -> None:
+    """MERGE by the table's key; rows whose values stay the same are not written.
+
+    Args:
+        tables: The table set.
+        table: The target.
+        source: The target's columns and ``gone``; one row for each key.
+        values: Columns whose change is a change.
+        note: Kept as the commit's userMetadata.
+    """
+    columns = table.columns.names
+    with kept(source) as rows:
+        if rows.isEmpty():
+            return
+        same_key = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
+        same = " AND ".join(f"t.{name} <=> s.{name}" for name in values)
+        row: dict[str, str | Column] = {name: f"s.{name}" for name in columns}
+        tables.spark.conf.set(_COMMIT_NOTE, f"mumic run {note} published")
+        try:
+            with storage_errors(f"publishing to {tables.path(table.name)}"):
+                (
+                    tables.delta(table.name)
+                    .alias("t")
+                    .merge(rows.alias("s"), same_key)
+                    .whenMatchedDelete("s.gone")
+                    .whenMatchedUpdate(f"NOT ({same})", row)
+                    .whenNotMatchedInsert("NOT s.gone", row)
+                    .execute()
+                )
+        finally:
+            tables.spark.conf.unset(_COMMIT_NOTE)
+
+
+_COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"

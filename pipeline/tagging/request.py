@@ -1,0 +1,88 @@
+"""What is asked of a run, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.config import CostConfig, ManifestConfig, RetryConfig, StageConfig
+from pipeline.tables.ledger import Run
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What a run shall do.
+
+    Attributes:
+        job: Name of the job.
+        run_id: Name of the run; the same again resumes it.
+        tables_location: Folder of the table set.
+        manifest: What to tag.
+        stage: Sizes of chunks and tasks, and the score floor.
+        retry: When failures are due.
+        cost: What a device hour costs.
+        as_of: The moment the manifest speaks for; None: the manifest's own time.
+        limit: Tag at most so many images.
+        force: Tag again what stands.
+        ids: Only these images; empty: all.
+        slots: Tasks that run at once.
+        config: Resolved configuration without secrets, JSON, for the ledger.
+        now: The clock.
+    """
+
+    job: str
+    run_id: str
+    tables_location: str
+    manifest: ManifestConfig
+    stage: StageConfig = field(default_factory=StageConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
+    as_of: datetime | None = None
+    limit: int | None = None
+    force: bool = False
+    ids: tuple[str, ...] = ()
+    slots: int = 1
+    config: str = "{}"
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+def summarise(run: Run, request: RunRequest) -> Summary:
+    """The summary of a run, the same whenever it is asked for."""
+    counts, timings = run.counts, run.timings
+    seconds, tag_s = sum(timings.values()), timings.get("tag", 0.0)
+    summary = {
+        "run_id": run.run_id,
+        "job": run.job,
+        "state": run.state,
+        "as_of": run.as_of.isoformat(),
+    }
+    outcomes = (
+        "manifest_rows",
+        "skipped",
+        "reused",
+        "rescored",
+        "tagged",
+        "failed",
+        "deleted",
+        "superseded",
+        "tags_published",
+    )
+    return {
+        **summary,
+        **{outcome: counts.get(outcome, 0) for outcome in outcomes},
+        "superseded": counts.get("superseded", 0) + counts.get("superseded_before", 0),
+        "model_version": run.model_version,
+        "taxonomy_version": run.taxonomy_version,
+        "seconds": round(seconds, 1),
+        "images_per_s": round(counts.get("scored", 0) / tag_s, 2) if tag_s else 0.0,
+        "cost": cost_of(seconds, request),
+    }
+
+
+def cost_of(seconds: float, request: RunRequest) -> float:
+    """Price of all slots for that long, in the configuration's currency."""
+    return round(seconds / 3600 * request.slots * request.cost.device_hour, 4)

@@ -1,0 +1,210 @@
+"""One run from manifest to published tables: the picture, step by step.
+
+    read + validate -> select -> stage -> (audit) -> publish -> ledger
+
+Nightly, backfill and retry are this run with another selection. Knows no model: the tagger comes
+from outside.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+
+from pipeline.errors import RunConflictError
+from pipeline.tables.create import create_tables, existing_tables
+from pipeline.tables.labels import write_labels
+from pipeline.tables.ledger import Ledger, Run
+from pipeline.tables.schemas import IMAGES
+from pipeline.tables.store import TableSet
+from pipeline.tagging.manifest import Manifest, digest_manifest, read_manifest
+from pipeline.tagging.publish import kept, publish_staged
+from pipeline.tagging.request import RunRequest, Summary, summarise
+from pipeline.tagging.selection import ACTIVE, count_actions, select_rows
+from pipeline.tagging.stage import Progress, Tagger, stage_plan, validate_floor
+
+log = logging.getLogger(__name__)
+
+
+def run_tagging(
+    spark: SparkSession, request: RunRequest, tagger: Tagger, *, progress: Progress | None = None
+) -> Summary:
+    """Tag what a manifest asks for and publish it; the same run again goes on or changes nothing.
+
+    Returns:
+        The summary of the run.
+
+    Raises:
+        ManifestError: The manifest breaks its contract.
+        SchemaVersionError: The tables are of another version.
+        RunConflictError: The run id belongs to another manifest, model or taxonomy.
+        TablesError: The storage refuses.
+    """
+    validate_floor(tagger, request.stage)
+    tables = TableSet(spark, request.tables_location)
+    existing_tables(tables)
+    watch = Stopwatch()
+    manifest = read_manifest(spark, request.manifest)
+    digest = digest_manifest(manifest.rows).digest
+    create_tables(tables)
+    ledger = Ledger(tables)
+    run = _start_or_resume(ledger, request, tagger, manifest, digest=digest)
+    watch.lap("start")
+    try:
+        if run.state in ("started", "failed"):
+            counts = _stage(tables, run, request, tagger, manifest, progress=progress, watch=watch)
+            run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
+        roll_forward(tables, ledger, now=request.now)
+        run = ledger.find(run.run_id) or run
+        if run.state != "published":
+            run = publish_run(tables, ledger, run, now=request.now)
+    except Exception as error:
+        _note_failure(ledger, run.run_id, error, now=request.now)
+        raise
+    return summarise(run, request)
+
+
+def publish_run(tables: TableSet, ledger: Ledger, run: Run, *, now: Callable[[], datetime]) -> Run:
+    """Publish a run that is staged, or whose publishing was cut off."""
+    if run.state != "publishing":
+        run = ledger.advance(run, "publishing", at=now())
+    watch = Stopwatch()
+    counts = publish_staged(tables, run)
+    watch.lap("publish")
+    return ledger.advance(
+        run,
+        "published",
+        at=now(),
+        counts={**run.counts, **counts},
+        timings={**run.timings, **watch.laps},
+        table_versions=tables.versions(),
+    )
+
+
+def roll_forward(tables: TableSet, ledger: Ledger, *, now: Callable[[], datetime]) -> None:
+    """Finish the runs whose publishing was cut off, oldest first."""
+    for run in ledger.in_state("publishing"):
+        log.warning("run %s was cut off while it published: finishing it", run.run_id)
+        publish_run(tables, ledger, run, now=now)
+
+
+def _start_or_resume(
+    ledger: Ledger, request: RunRequest, tagger: Tagger, manifest: Manifest, *, digest: str
+) -> Run:
+    run = ledger.find(request.run_id)
+    if run is None:
+        return ledger.start(
+            run_id=request.run_id,
+            job=request.job,
+            as_of=request.as_of or manifest.as_of,
+            manifest_digest=digest,
+            model_version=tagger.model_version,
+            taxonomy_version=tagger.taxonomy.version,
+            config=request.config,
+            at=request.now(),
+        )
+    if run.state == "discarded":
+        raise RunConflictError(
+            "the run was discarded", where=run.run_id, todo="start one under another --run_id"
+        )
+    _validate_same(
+        run,
+        manifest=(run.manifest_digest, digest),
+        model=(run.model_version, tagger.model_version),
+        taxonomy=(run.taxonomy_version, tagger.taxonomy.version),
+        as_of=(run.as_of, request.as_of or run.as_of),
+    )
+    log.info("run %s goes on from state %s", run.run_id, run.state)
+    return run
+
+
+def _validate_same(run: Run, **known_and_asked: tuple[object, object]) -> None:
+    for what, (known, asked) in known_and_asked.items():
+        if known != asked:
+            raise RunConflictError(
+                f"the run id belongs to a run with another {what}",
+                where=run.run_id,
+                expected=known,
+                got=asked,
+                todo="start a new run under another --run_id: what is staged is reused",
+            )
+
+
+def _stage(
+    tables: TableSet,
+    run: Run,
+    request: RunRequest,
+    tagger: Tagger,
+    manifest: Manifest,
+    *,
+    progress: Progress | None,
+    watch: Stopwatch,
+) -> dict[str, int]:
+    """Select and stage; what was counted on the way."""
+    write_labels(tables, tagger.taxonomy)
+    images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
+    planned = select_rows(manifest.rows, images, request, as_of=run.as_of, run_seq=run.run_seq)
+    with kept(planned) as plan:
+        counts = count_actions(plan)
+        passed_over = counts["skip"] + counts["wait"] + counts["erased"]
+        watch.lap("select")
+        log.info(
+            "run %s: %d to tag, %d to delete, %d contradictory, %d skipped, %d superseded",
+            run.run_id,
+            *(counts[action] for action in ACTIVE),
+            passed_over,
+            counts["superseded"],
+        )
+        scored = stage_plan(
+            tables,
+            run,
+            plan.where(F.col("action").isin(*ACTIVE)),
+            tagger,
+            source=request.manifest.source,
+            config=request.stage,
+            slots=request.slots,
+            progress=progress or Progress(),
+            reuse=not request.force,
+        )
+    watch.lap("tag")
+    return {
+        "manifest_rows": sum(counts.values()),
+        "skipped": passed_over,
+        "not_due": counts["wait"],
+        "erased": counts["erased"],
+        "superseded_before": counts["superseded"],
+        "scored": scored,
+        "slots": request.slots,
+    }
+
+
+def _note_failure(
+    ledger: Ledger, run_id: str, error: Exception, *, now: Callable[[], datetime]
+) -> None:
+    """Say in the ledger that the run failed, unless it is publishing: that is rolled forward."""
+    try:
+        run = ledger.find(run_id)
+        if run is not None and run.state in ("started", "staged", "failed"):
+            ledger.advance(run, "failed", at=now(), detail=str(error).splitlines()[0][:500])
+    except Exception:
+        # The storage may be what failed. The first error is the one that is raised.
+        log.warning("the ledger could not be told that run %s failed", run_id, exc_info=True)
+
+
+class Stopwatch:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Add the seconds since the last lap to ``name``."""
+        now = time.monotonic()
+        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._since, 3)
+        self._since = now
