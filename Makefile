@@ -1,0 +1,58 @@
+# `make help` lists the targets. A fresh clone needs no other step than the target you want.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := $(CURDIR)/.venv
+PY := $(VENV)/bin/python
+# More arguments for pytest: make test ARGS="-k manifest"
+ARGS ?=
+
+# Workers of Spark run the interpreter this names; without it they take another one and die.
+export PYSPARK_PYTHON := $(PY)
+# The Java that setup found; read when a recipe runs, because setup may just have written it.
+export JAVA_HOME = $(shell cat $(VENV)/java_home 2>/dev/null)
+# The Spark of the locked environment, not one that happens to be installed.
+unexport SPARK_HOME
+
+.PHONY: help setup demo test test-unit lint format build lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv with the locked versions, find or install Java 17 (quick when done)
+	@scripts/setup.sh
+
+demo: setup ## Draw a catalogue, train a small model, tag three nights of it, query the tables
+	$(PY) demo/run.py
+
+test: setup ## Run all tests; the slowest 15 are listed at the end
+	$(PY) -m pytest --durations=15 $(ARGS)
+
+test-unit: setup ## Run the tests that need no Java, in seconds
+	$(PY) -m pytest tests/unit --durations=3 $(ARGS)
+
+lint: setup ## Check format, style and types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: setup ## Format the code and apply the safe fixes of the linter
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+build: setup ## Build dist/: wheel, sdist, and the zip for spark-submit --py-files
+	@PYTHON=$(PY) scripts/build.sh dist
+
+# Ranges stand in setup.cfg. UPGRADE=--upgrade takes the newest versions they allow.
+UPGRADE ?=
+UV = $(shell command -v uv || echo $(CURDIR)/.uv/bin/uv)
+lock: setup ## Renew requirements.lock after a change of setup.cfg (UPGRADE=--upgrade: newest)
+	$(UV) pip compile setup.cfg --extra dev --python-version 3.11 --generate-hashes \
+	    -o requirements.lock --no-emit-index-url --no-emit-find-links --quiet $(UPGRADE)
+
+clean: ## Remove what builds, tests and the demo left behind; .venv stays
+	rm -rf build dist demo-output spark-warehouse metastore_db artifacts derby.log \
+	    *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,92 @@
+"""What all tests share: one lazy Spark session, and the skipping of tests that need a GPU.
+
+Nothing here imports pyspark or torch before a test asks for it: ``tests/unit`` needs neither Java
+nor a second of waiting.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One Spark session with Delta for the whole run; starts with the first test that asks."""
+    # Workers would otherwise run whatever python3 is first on PATH, without our libraries.
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    # Some other Spark on this machine is not the one that is tested.
+    os.environ.pop("SPARK_HOME", None)
+    # Machines whose own name does not resolve, or resolves to a network that filters, work too.
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+
+    from delta import configure_spark_with_delta_pip
+    from pyspark.sql import SparkSession
+
+    folder = tmp_path_factory.mktemp("spark")
+    settings = {
+        # Two tasks at a time is the least that shows what parallel tasks break.
+        "spark.master": "local[2]",
+        # 1g is short for a session that lives for hundreds of tests.
+        "spark.driver.memory": "2g",
+        # A web server nobody looks at.
+        "spark.ui.enabled": "false",
+        # Delta: its SQL, and its tables in the catalog.
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        # Tables of a few rows: 200 shuffle partitions would be all there is to wait for,
+        "spark.sql.shuffle.partitions": "2",
+        # and so would the 50 partitions Delta reads its log with.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        # As in production: times are UTC wherever the test runs.
+        "spark.sql.session.timeZone": "UTC",
+        # Small batches, so that tests of a few rows see more than one.
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "8",
+        # A hung Python worker fails its test instead of the whole run ...
+        "spark.sql.execution.pyspark.udf.idleTimeoutSeconds": "120",
+        # ... by being killed,
+        "spark.sql.execution.pyspark.udf.killOnIdleTimeout": "true",
+        # and one that crashes says where.
+        "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
+        # Nothing is left in the working folder.
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        # The same, for shuffles and spilled blocks.
+        "spark.local.dir": str(folder / "local"),
+        # The progress bar would run through pytest's lines.
+        "spark.ui.showConsoleProgress": "false",
+    }
+    builder = SparkSession.builder.appName("tests")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = configure_spark_with_delta_pip(builder).getOrCreate()
+    # Failures on purpose (a killed worker, a conflict) would fill the report with Java traces.
+    session.sparkContext.setLogLevel("OFF")
+    yield session
+    session.stop()
+
+
+@cache
+def gpu() -> str | None:
+    """What NVIDIA's driver says its GPUs are; None where there is none."""
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked ``gpu`` where there is none; ``-ra`` shows the reason."""
+    if item.get_closest_marker("gpu") and gpu() is None:
+        pytest.skip("needs an NVIDIA GPU; nvidia-smi names none on this machine")
