@@ -23,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import pipeline
 from pipeline.errors import BundleError, PipelineError
@@ -170,7 +169,9 @@ def write_bundle(
     embeddings = embed_labels(mumic, towers.tokenizer, taxonomy).numpy()
     mumic.train(was_training)
     with _new_folder(Path(folder)) as temp:
-        _write_weights(mumic.clip, temp / WEIGHTS_NAME)
+        # cloned: safetensors refuses tensors that share memory
+        state = mumic.clip.state_dict()
+        save_file({n: t.cpu().contiguous().clone() for n, t in state.items()}, temp / WEIGHTS_NAME)
         _write_labels(temp, taxonomy, embeddings)
         if hasattr(towers.tokenizer, "save_pretrained"):
             towers.tokenizer.save_pretrained(str(temp / TOKENIZER_FOLDER))
@@ -188,6 +189,46 @@ def write_bundle(
                 "embedding_size": int(embeddings.shape[1]),
                 "licence": licence,
                 "training": training,
+            },
+        )
+    return read_bundle(folder)
+
+
+def write_with_taxonomy(folder: str | Path, *, bundle: Bundle, taxonomy: Taxonomy) -> Bundle:
+    """Write the same model with another taxonomy: zero-shot for labels it never saw.
+
+    The new bundle has the same model_version, so stored embeddings can be scored again.
+
+    Args:
+        folder: A local folder that does not exist yet.
+        bundle: Whose model, licence and training are kept.
+        taxonomy: The new taxonomy in force; its texts are embedded by the bundle's text tower.
+
+    Returns:
+        The new bundle, read back and verified.
+
+    Raises:
+        BundleError: If ``folder`` exists or cannot be written, or the model cannot be loaded.
+    """
+    info = bundle.info
+    embeddings = embed_labels(bundle.load_model(), bundle.load_tokenizer(), taxonomy).numpy()
+    with _new_folder(Path(folder)) as temp:
+        for name in set(info.files) - {TAXONOMY_NAME, LABEL_EMBEDDINGS_NAME}:
+            (temp / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(bundle.path / name, temp / name)
+        _write_labels(temp, taxonomy, embeddings)
+        _write_info(
+            temp,
+            {
+                "kind": info.kind,
+                "architecture": info.architecture,
+                "preprocessing": info.preprocessing.to_dict(),
+                "tokenizer": info.tokenizer,
+                "logit_scale": info.logit_scale,
+                "logit_bias": info.logit_bias,
+                "embedding_size": info.embedding_size,
+                "licence": info.licence,
+                "training": info.training,
             },
         )
     return read_bundle(folder)
@@ -213,12 +254,6 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         raise BundleError("the bundle cannot be written", where=folder, got=error) from error
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-
-
-def _write_weights(clip: nn.Module, path: Path) -> None:
-    # cloned: safetensors refuses tensors that share memory
-    state = {n: t.detach().cpu().contiguous().clone() for n, t in clip.state_dict().items()}
-    save_file(state, path)
 
 
 def _write_labels(folder: Path, taxonomy: Taxonomy, embeddings: npt.NDArray[np.float32]) -> None:
