@@ -1,0 +1,52 @@
+"""Configuration and messages without secrets, for logs, summaries and the ledger."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+# User info may hold a password, query and fragment a signature (presigned URLs, SAS tokens).
+_URI = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
+    r"(?P<user>[^/?#\s'\"]*@)?"
+    r"(?P<place>[^?#\s'\",;]*)"
+    r"(?P<rest>[?#][^\s'\",;]*)?"
+)
+# Here the part before the @ is the container, and a path without it is no path.
+_CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+
+
+def redact(text: str) -> str:
+    """The text with user info, query and fragment of every URI in it dropped."""
+    return _URI.sub(_kept, text)
+
+
+def redacted(config: Any) -> dict[str, Any]:
+    """The resolved configuration as plain JSON values, without secrets.
+
+    Args:
+        config: A configuration dataclass.
+    """
+    if not is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"expected a configuration dataclass, got {type(config).__name__}")
+    plain: dict[str, Any] = _plain(asdict(config))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _kept(found: re.Match[str]) -> str:
+    keeps_user = found["scheme"].lower() in _CONTAINER_SCHEMES
+    user = (found["user"] or "") if keeps_user else ""
+    if ":" in user:  # wasbs://container:secret@... is not a thing, but is not to be shown either
+        user = ""
+    return f"{found['scheme']}://{user}{found['place']}"
