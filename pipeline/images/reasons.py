@@ -28,6 +28,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
     TOO_MANY_PIXELS = "too_many_pixels"
+    OUT_OF_MEMORY = "out_of_memory"
 
     @property
     def retriable(self) -> bool:
@@ -44,6 +45,7 @@ _RETRIABLE = frozenset(
         Reason.FETCH_TIMEOUT,
         Reason.FETCH_FAILED,
         Reason.EMPTY,
+        Reason.OUT_OF_MEMORY,
     }
 )
 
@@ -63,10 +65,26 @@ class Failure:
     detail: str
 
     def __post_init__(self) -> None:
-        one_line = " ".join(self.detail.split())
+        # Lone surrogates come from file names that are not UTF-8; no table can hold them.
+        one_line = " ".join(self.detail.encode("utf-8", "replace").decode().split())
         object.__setattr__(self, "detail", one_line[:MAX_DETAIL_CHARS])
 
     @property
     def retriable(self) -> bool:
         """Whether a retry can help."""
         return self.reason.retriable
+
+
+class UnusableImageError(Exception):
+    """Carries a :class:`Failure` to the boundary of fetching or decoding, and never further.
+
+    Args:
+        reason: From the closed list.
+        detail: For people, see :class:`Failure`.
+        retry_after_s: Seconds the server asked to be left alone.
+    """
+
+    def __init__(self, reason: Reason, detail: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.failure = Failure(reason, detail)
+        self.retry_after_s = retry_after_s
