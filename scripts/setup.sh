@@ -73,7 +73,7 @@ fetch_jars() {
     script=$(mktemp "${TMPDIR:-/tmp}/fetch-jars-XXXXXX.py")
     say "getting Spark's jars"
     if ! JAVA_HOME="$(cat .venv/java_home)" PYSPARK_PYTHON="${PWD}/.venv/bin/python" \
-        SPARK_HOME="" .venv/bin/spark-submit --properties-file conf/spark/laptop.conf \
+        env -u SPARK_HOME .venv/bin/spark-submit --properties-file conf/spark/laptop.conf \
         "${script}" </dev/null >.venv/fetch-jars.log 2>&1; then
         rm -f "${script}"
         tail -20 .venv/fetch-jars.log >&2
@@ -86,7 +86,8 @@ fetch_jars() {
 fingerprint() {
     {
         echo "${PWD} ${PYTHON:-} ${WITHOUT_JAVA:-}"
-        cat requirements.lock setup.cfg pyproject.toml scripts/*.sh scripts/uv.lock
+        cat requirements.lock setup.cfg pyproject.toml pipeline/__init__.py scripts/setup.sh \
+            scripts/uv.lock
         grep '^spark.jars.packages' conf/spark/laptop.conf
     } | cksum
 }

@@ -7,16 +7,20 @@ nor a second of waiting.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +76,29 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("OFF")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what ``make build`` makes: wheel, sdist, and the zip for ``--py-files``.
+
+    Built from a copy: a build writes into the tree it builds from.
+    """
+    folder = tmp_path_factory.mktemp("distribution")
+    ignored = shutil.ignore_patterns(
+        ".git", ".uv", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info",
+        "build", "dist", "demo-output", "spark-warehouse", "artifacts",
+    )  # fmt: skip
+    shutil.copytree(ROOT, folder / "tree", ignore=ignored)
+    built = subprocess.run(
+        [folder / "tree" / "scripts" / "build.sh", folder / "dist"],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    return folder / "dist"
 
 
 @cache
