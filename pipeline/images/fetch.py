@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pyarrow import fs
+from pyarrow import fs  # type: ignore[import-untyped]
 from tenacity import (
     RetryCallState,
     Retrying,

@@ -192,16 +192,13 @@ class AllowList:
                 )
 
     def _add_root(self, root: str) -> None:
-        trimmed = root.rstrip("/") or "/"
         try:
-            # A bucket alone is a fine root, though no place of an image.
-            bucket = re.fullmatch(r"(\w+)://([^/@]+)", trimmed)
-            if bucket and bucket[1].lower() in _OBJECT_SCHEMES:
-                self._prefixes.append(
-                    ObjectPlace(_OBJECT_SCHEMES[bucket[1].lower()], bucket[2], "")
-                )
+            store = re.fullmatch(r"(\w+)://([^/@]+)/*", root)
+            if store and store[1].lower() in _OBJECT_SCHEMES:
+                # A bucket alone is a fine root, though no place of an image.
+                self._prefixes.append(ObjectPlace(_OBJECT_SCHEMES[store[1].lower()], store[2], ""))
                 return
-            place = parse_place(trimmed)
+            place = parse_place(root if root.endswith("//") else root.rstrip("/") or "/")
         except UnusableImageError as error:
             raise ConfigurationError(
                 "A root cannot be used", where="fetch.allowed_roots", got=str(error)

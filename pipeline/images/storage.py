@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
-from pyarrow import fs
+from pyarrow import fs  # type: ignore[import-untyped]
 
 from pipeline.config import FetchConfig
 from pipeline.images.attempt import Attempt
@@ -139,8 +139,12 @@ def make_object_filesystem(place: ObjectPlace, config: FetchConfig) -> fs.FileSy
     if place.scheme == "hdfs":
         host, _, port = place.authority.partition(":")
         return fs.HadoopFileSystem(host or "default", int(port or (8020 if host else 0)))
+    # pyarrow's constructor, unlike other clients of S3, does not look for these itself.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return fs.S3FileSystem(
-        region=_find_region(place.authority),
+        endpoint_override=endpoint,
+        region=region or (None if endpoint else _find_region(place.authority)),
         connect_timeout=config.connect_timeout_s,
         request_timeout=config.read_timeout_s,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
@@ -148,10 +152,6 @@ def make_object_filesystem(place: ObjectPlace, config: FetchConfig) -> fs.FileSy
 
 
 def _find_region(bucket: str) -> str | None:
-    """The region of a bucket, where the environment does not say how to reach it."""
-    known = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
-    if any(name in os.environ for name in known):
-        return None
     try:
         return str(fs.resolve_s3_region(bucket))
     except OSError:
@@ -170,7 +170,7 @@ def _explain(error: OSError | ValueError) -> UnusableImageError:
         r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|HTTP status 40[13]", text
     ):
         reason = Reason.FORBIDDEN
-    elif isinstance(error, IsADirectoryError) or "Not a regular file" in text:
+    elif re.search(r"[Nn]ot a regular file|is a directory", text):
         reason, detail = Reason.URI_INVALID, "not a regular file"
     elif isinstance(error, TimeoutError) or re.search(
         r"REQUEST_TIMEOUT|curlCode: 28|[Tt]imed? ?out", text

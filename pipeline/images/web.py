@@ -7,6 +7,7 @@ followed by hand, so that each host on the way is one that is allowed.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
@@ -80,14 +81,15 @@ class WebReader:
                 known = credentials if place.origin == origin else None
                 response = self._get(place, attempt, known)
                 try:
-                    if response.status not in _REDIRECTS:
+                    if 200 <= response.status < 300:  # noqa: PLR2004 - the range of success
                         return self._take(response, attempt)
-                    location = response.headers.get("Location")
+                    _drain(response)
                 finally:
-                    _release(response)
-                if location is None:
-                    raise UnusableImageError(Reason.CLIENT_ERROR, "a redirect to nowhere")
-                place = _follow(place, location)
+                    # Of a connection that was given back already this closes nothing.
+                    response.close()
+                if response.status not in _REDIRECTS:
+                    raise _refuse(response.status, response.headers)
+                place = _follow(place, response.headers.get("Location"))
         except exceptions.HTTPError as error:
             raise _explain(error) from error
         finally:
@@ -120,15 +122,13 @@ class WebReader:
         )
 
     def _take(self, response: urllib3.BaseHTTPResponse, attempt: Attempt) -> bytes:
-        if not 200 <= response.status < 300:  # noqa: PLR2004 - the range of success
-            raise _refusal(response.status, response.headers)
         declared = response.headers.get("Content-Length", "")
         if declared.isdecimal():
             attempt.check_size(int(declared))
         return attempt.collect(response.read1, chunk_bytes=_CHUNK_BYTES)
 
 
-def _refusal(status: int, headers: Mapping[str, str]) -> UnusableImageError:
+def _refuse(status: int, headers: Mapping[str, str]) -> UnusableImageError:
     """What an answer that brings no image means."""
     reason = Reason.CLIENT_ERROR
     if status in (404, 410):
@@ -159,8 +159,10 @@ def _parse_retry_after(value: str | None) -> float | None:
         return None
 
 
-def _follow(place: WebPlace, location: str) -> WebPlace:
+def _follow(place: WebPlace, location: str | None) -> WebPlace:
     """The place a redirect names. Only http and https are followed."""
+    if location is None:
+        raise UnusableImageError(Reason.CLIENT_ERROR, "a redirect to nowhere")
     try:
         return parse_web_place(urljoin(place.url.url, location))
     except (UnusableImageError, ValueError) as error:
@@ -169,15 +171,13 @@ def _follow(place: WebPlace, location: str) -> WebPlace:
         ) from error
 
 
-def _release(response: urllib3.BaseHTTPResponse) -> None:
-    """Gives the connection back where little or nothing is left to read, else closes it."""
+def _drain(response: urllib3.BaseHTTPResponse) -> None:
+    """Reads a short answer to its end, which gives the connection back."""
     length = response.headers.get("Content-Length", "")
-    try:
-        if length.isdecimal() and int(length) <= _MAX_DRAINED_BYTES:
+    if length.isdecimal() and int(length) <= _MAX_DRAINED_BYTES:
+        # What the answer is, its status has said.
+        with contextlib.suppress(exceptions.HTTPError, OSError):
             response.drain_conn()
-    finally:
-        # Of a connection that was given back this closes nothing.
-        response.close()
 
 
 def _explain(error: exceptions.HTTPError) -> UnusableImageError:

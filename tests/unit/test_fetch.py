@@ -1,0 +1,642 @@
+"""Fetching: from everywhere it may, nothing it may not, and never longer or more than allowed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import fs
+
+from pipeline.config import FetchConfig
+from pipeline.errors import ConfigurationError
+from pipeline.images.fetch import Fetcher
+from pipeline.images.places import ObjectPlace, parse_place
+from pipeline.images.reasons import Failure, Reason
+
+BODY = b"the bytes of a photo"
+FAST = FetchConfig(
+    threads=2,
+    connect_timeout_s=2.0,
+    read_timeout_s=0.3,
+    total_timeout_s=0.6,
+    attempts=1,
+    backoff_s=0.01,
+    max_bytes=1000,
+    allowed_hosts=("127.0.0.1",),
+)
+
+
+def reason_of(outcome: bytes | Failure) -> str:
+    return outcome.reason.value if isinstance(outcome, Failure) else f"{len(outcome)} bytes"
+
+
+# --- local files
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain.jpg", "a b.jpg", "Zimmer-Süd-房间.jpg", "50%20off.jpg", "what?#1.jpg", "per%cent.jpg"],
+)
+def test_a_plain_path_is_taken_literally_and_a_file_uri_is_percent_decoded(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(BODY)
+    fetcher = Fetcher(FAST)
+    assert fetcher.fetch(str(path)) == BODY
+    assert fetcher.fetch("file://" + quote(str(path))) == BODY
+    assert fetcher.fetch("file:" + quote(str(path))) == BODY
+    assert fetcher.fetch("FILE://localhost" + quote(str(path))) == BODY
+
+
+def test_a_file_name_that_is_not_utf8_is_reached_by_its_percent_encoding(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.jpg")
+    Path(os.fsdecode(path)).write_bytes(BODY)
+    assert Fetcher(FAST).fetch("file://" + quote(path)) == BODY
+
+
+def test_what_is_no_regular_file_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", tmp_path / "link", "/dev/zero", "/dev/stdin"):
+        started = time.monotonic()
+        outcome = Fetcher(FAST).fetch(str(path))
+        assert reason_of(outcome) == "uri_invalid", path
+        assert time.monotonic() - started < 0.2
+
+
+def test_each_way_a_file_can_be_missing_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "large").write_bytes(bytes(1001))
+    (tmp_path / "largest").write_bytes(bytes(1000))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    expected = {
+        "nothing": "not_found",
+        "empty/below-a-file": "not_found",
+        "dangling": "not_found",
+        "empty": "empty",
+        "large": "too_large",
+        "largest": "1000 bytes",
+        "loop": "uri_invalid",
+        "x" * 300: "uri_invalid",
+    }
+    got = {name: reason_of(Fetcher(FAST).fetch(str(tmp_path / name))) for name in expected}
+    assert got == expected
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert reason_of(Fetcher(FAST).fetch(str(tmp_path / "large"))) == "forbidden"
+
+
+def test_a_file_that_grows_while_it_is_read_stops_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "growing"
+    path.write_bytes(BODY)
+    monkeypatch.setattr(os, "read", lambda _, count: bytes(count))
+    assert reason_of(Fetcher(FAST).fetch(str(path))) == "too_large"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "  ",
+        "a\0b.jpg",
+        "ftp://host/a.jpg",
+        "file://otherhost/a.jpg",
+        "file:///a%00b.jpg",
+        "file://",
+        "s3://",
+        "s3:///key",
+        "s3://bucket",
+        "s3://bucket/folder/",
+        "s3://bucket/a/../b.jpg",
+        "s3://key:hidden@bucket/a.jpg",
+        "hdfs://namenode/a//b",
+        "http://",
+        "http:///a.jpg",
+        "http://host:port/a.jpg",
+        "http://[::1/a.jpg",
+        "http://" + "a" * 70 + ".example/x",
+        "/tmp/\udcff\ud800",
+    ],
+)
+def test_an_address_that_names_no_image_is_uri_invalid(uri: str) -> None:
+    outcome = Fetcher(replace(FAST, allowed_hosts=("*",))).fetch(uri)
+    assert reason_of(outcome) == "uri_invalid"
+    assert isinstance(outcome, Failure)
+    assert "hidden" not in outcome.detail
+    assert not outcome.retriable
+
+
+NOWHERE = Fetcher(replace(FAST, allowed_roots=("/nowhere",)))
+
+
+@given(st.text(max_size=60) | st.text(max_size=40).map("file:///nowhere/".__add__))
+def test_no_text_whatever_raises(uri: str) -> None:
+    outcome = NOWHERE.fetch(uri)
+    assert isinstance(outcome, Failure)
+    outcome.detail.encode()
+
+
+# --- what may be read
+
+
+def test_roots_hold_after_symbolic_links_and_dots(tmp_path: Path) -> None:
+    allowed, secret = tmp_path / "photos", tmp_path / "photos-private"
+    for folder in (allowed, secret):
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(BODY)
+    (allowed / "out.jpg").symlink_to(secret / "a.jpg")
+    (allowed / "out").symlink_to(secret)
+    (secret / "in.jpg").symlink_to(allowed / "a.jpg")
+    (tmp_path / "root").symlink_to(allowed)
+    expected = {
+        f"{allowed}/a.jpg": "20 bytes",
+        f"{secret}/in.jpg": "20 bytes",
+        f"{tmp_path}/root/../photos/a.jpg": "20 bytes",
+        f"{allowed}/missing.jpg": "not_found",
+        f"{secret}/a.jpg": "uri_not_allowed",
+        f"{secret}/missing.jpg": "uri_not_allowed",
+        f"{allowed}/out.jpg": "uri_not_allowed",
+        f"{allowed}/out/a.jpg": "uri_not_allowed",
+        f"{allowed}/../photos-private/a.jpg": "uri_not_allowed",
+        f"file://{allowed}/%2e%2e/photos-private/a.jpg": "uri_not_allowed",
+        "s3://bucket/a.jpg": "uri_not_allowed",
+    }
+    for root in (str(allowed), f"{allowed}/", str(tmp_path / "root"), f"file://{allowed}"):
+        fetcher = Fetcher(replace(FAST, allowed_roots=(root,)))
+        assert {uri: reason_of(fetcher.fetch(uri)) for uri in expected} == expected
+
+
+def local_store(place: ObjectPlace, config: FetchConfig) -> fs.FileSystem:
+    del place, config
+    return fs.SubTreeFileSystem("/", fs.LocalFileSystem())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[[ObjectPlace, FetchConfig], fs.FileSystem]:
+    for name in ("bucket/photos/a b%20ü?.jpg", "bucket/photos-private/a.jpg", "other/photos/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(BODY)
+    (tmp_path / "bucket/photos/large.jpg").write_bytes(bytes(1001))
+    (tmp_path / "bucket/photos/empty.jpg").touch()
+
+    def make(place: ObjectPlace, config: FetchConfig) -> fs.FileSystem:
+        del config
+        base = tmp_path if place.scheme != "hdfs" else tmp_path / (place.authority or "bucket")
+        return fs.SubTreeFileSystem(str(base), fs.LocalFileSystem())
+
+    return make
+
+
+def test_objects_are_read_with_literal_keys(
+    store: Callable[[ObjectPlace, FetchConfig], fs.FileSystem],
+) -> None:
+    fetcher = Fetcher(FAST, store)
+    expected = {
+        "s3://bucket/photos/a b%20ü?.jpg": "20 bytes",
+        "s3a://bucket/photos/a b%20ü?.jpg": "20 bytes",
+        "gs://bucket/photos/a b%20ü?.jpg": "20 bytes",
+        "hdfs://bucket/photos/a b%20ü?.jpg": "20 bytes",
+        "hdfs:///photos/a b%20ü?.jpg": "20 bytes",
+        "s3://bucket/photos/missing.jpg": "not_found",
+        "s3://bucket/photos/large.jpg": "too_large",
+        "s3://bucket/photos/empty.jpg": "empty",
+        "s3://bucket/photos": "uri_invalid",
+    }
+    assert {uri: reason_of(fetcher.fetch(uri)) for uri in expected} == expected
+
+
+def test_roots_of_object_stores_end_where_a_path_segment_ends(
+    store: Callable[[ObjectPlace, FetchConfig], fs.FileSystem],
+) -> None:
+    expected = {
+        "s3://bucket/photos/a b%20ü?.jpg": "20 bytes",
+        "s3a://bucket/photos/a b%20ü?.jpg": "20 bytes",
+        "s3://bucket/photos-private/a.jpg": "uri_not_allowed",
+        "s3://bucket/photos/../photos-private/a.jpg": "uri_invalid",
+        "s3://other/photos/a.jpg": "uri_not_allowed",
+        "gs://bucket/photos/a b%20ü?.jpg": "uri_not_allowed",
+        "/etc/hostname": "uri_not_allowed",
+    }
+    for root in ("s3://bucket/photos", "s3a://bucket/photos/"):
+        fetcher = Fetcher(replace(FAST, allowed_roots=(root,)), store)
+        assert {uri: reason_of(fetcher.fetch(uri)) for uri in expected} == expected
+    whole_bucket = Fetcher(replace(FAST, allowed_roots=("s3://other",)), store)
+    assert whole_bucket.fetch("s3://other/photos/a.jpg") == BODY
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (
+            "When reading information for key 'k': AWS Error ACCESS_DENIED during HeadObject",
+            "forbidden",
+        ),
+        ("AWS Error NO_SUCH_BUCKET during HeadObject operation", "not_found"),
+        ("AWS Error SLOW_DOWN during GetObject operation", "server_error"),
+        ("AWS Error NETWORK_CONNECTION: curlCode: 28, Timeout was reached", "fetch_timeout"),
+        ("AWS Error UNKNOWN (HTTP status 503) during GetObject", "server_error"),
+        ("AWS Error UNKNOWN (HTTP status 403) during GetObject", "forbidden"),
+        ("Unable to load libhdfs: key?token=hidden", "fetch_failed"),
+    ],
+)
+def test_what_a_store_says_becomes_a_reason_without_its_words(words: str, reason: str) -> None:
+    def fail(place: ObjectPlace, config: FetchConfig) -> fs.FileSystem:
+        raise OSError(words)
+
+    outcome = Fetcher(FAST, fail).fetch("s3://bucket/key?token=hidden")
+    assert reason_of(outcome) == reason
+    assert isinstance(outcome, Failure)
+    assert "hidden" not in outcome.detail
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"allowed_roots": ("https://host/photos",)},
+        {"allowed_roots": ("ftp://host/photos",)},
+        {"allowed_roots": ("s3://",)},
+        {"allowed_hosts": ("https://host",)},
+        {"allowed_hosts": ("host/path",)},
+        {"allowed_hosts": ("host:8080",)},
+        {"allowed_hosts": ("a*.example.com",)},
+    ],
+)
+def test_a_root_or_host_that_could_never_match_is_a_configuration_error(
+    settings: dict[str, tuple[str, ...]],
+) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        Fetcher(FetchConfig(**settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "host", "is_allowed"),
+    [
+        ((), "example.com", False),
+        (("*",), "example.com", True),
+        (("example.com",), "EXAMPLE.com", True),
+        (("example.com",), "example.com.", True),
+        (("example.com",), "a.example.com", False),
+        (("*.example.com",), "a.b.example.com", True),
+        (("*.example.com",), "example.com", False),
+        (("*.example.com",), "badexample.com", False),
+        (("*.example.com",), "a.example.com.evil.net", False),
+        (("example.com",), "example.com@evil.net", False),
+        (("example.com",), "evil.net\\@example.com", False),
+        (("example.com",), "evil.net#@example.com", False),
+        (("127.0.0.1",), "[::1]", False),
+        (("[::1]",), "[::1]", True),
+        (("::1",), "[::1]", True),
+    ],
+)
+def test_host_patterns(
+    monkeypatch: pytest.MonkeyPatch, patterns: tuple[str, ...], host: str, is_allowed: bool
+) -> None:
+    fetcher = Fetcher(replace(FAST, allowed_hosts=patterns))
+
+    def connect(*_: object) -> None:
+        raise RuntimeError("asked")
+
+    monkeypatch.setattr(fetcher._web, "_get", connect)
+    outcome = fetcher.fetch(f"http://{host}/a.jpg")
+    assert isinstance(outcome, Failure)
+    assert (outcome.reason is Reason.FETCH_FAILED) == is_allowed
+    assert is_allowed or outcome.reason is Reason.URI_NOT_ALLOWED
+
+
+# --- http, against a server that behaves as badly as asked
+
+
+class StubHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: StubServer
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        count = sum(path == self.path for path, _ in self.server.asked)
+        action = self.path.split("?")[0].strip("/").replace("-", "_")
+        getattr(self, f"answer_{action}", self.answer_status)(count)
+
+    def send(self, status: int, body: bytes = BODY, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer_status(self, _: int) -> None:
+        self.send(int(self.path.split("?")[0].strip("/")), b"<html>an error page</html>")
+
+    def answer_photo(self, _: int) -> None:
+        self.send(200)
+
+    def answer_flaky(self, count: int) -> None:
+        self.send(500 if count == 1 else 200)
+
+    def answer_busy(self, count: int) -> None:
+        self.send(429 if count == 1 else 200, Retry_After="1")
+
+    def answer_busy_until(self, count: int) -> None:
+        until = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+        self.send(503 if count == 1 else 200, Retry_After=until)
+
+    def answer_busy_long(self, _: int) -> None:
+        self.send(503, Retry_After="3600")
+
+    def answer_busy_oddly(self, count: int) -> None:
+        self.send(503 if count == 1 else 200, Retry_After="soon")
+
+    def answer_redirect(self, _: int) -> None:
+        self.send(302, b"", Location=self.path.partition("?")[2])
+
+    def answer_circle(self, _: int) -> None:
+        self.send(301, b"", Location="/circle")
+
+    def answer_nowhere(self, _: int) -> None:
+        self.send(302, b"")
+
+    def answer_empty(self, _: int) -> None:
+        self.send(200, b"")
+
+    def answer_large(self, _: int) -> None:
+        self.send(200, b"", Content_Length="1001")
+
+    def answer_short(self, _: int) -> None:
+        self.send(200, BODY, Content_Length="500")
+        self.close_connection = True
+
+    def answer_endless(self, _: int) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        while not self.server.closing.is_set():
+            self.wfile.write(b"100\r\n" + bytes(0x100) + b"\r\n")
+
+    def answer_drip(self, _: int) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "900")
+        self.end_headers()
+        self.drip()
+
+    def answer_header_drip(self, _: int) -> None:
+        self.send_response_only(200)
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        self.drip()
+
+    def drip(self) -> None:
+        while not self.server.closing.wait(0.05):
+            self.wfile.write(b"x")
+
+    def answer_silent(self, _: int) -> None:
+        self.server.closing.wait(5)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class StubServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), StubHandler)
+        self.asked: list[tuple[str, str | None]] = []
+        self.closing = threading.Event()
+        self.connections = 0
+        self.uri = f"http://127.0.0.1:{self.server_port}"
+
+    def process_request(self, *args: object) -> None:
+        self.connections += 1
+        super().process_request(*args)  # type: ignore[arg-type]
+
+    def handle_error(self, *_: object) -> None:
+        pass  # clients that hang up are the point of these tests
+
+
+@pytest.fixture
+def server() -> Iterator[StubServer]:
+    with StubServer() as stub:
+        thread = threading.Thread(target=stub.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield stub
+        stub.closing.set()
+        stub.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("photo", "20 bytes"),
+        ("photo?name=a b ü%20", "20 bytes"),
+        ("404", "not_found"),
+        ("410", "not_found"),
+        ("401", "forbidden"),
+        ("403", "forbidden"),
+        ("400", "client_error"),
+        ("418", "client_error"),
+        ("300", "client_error"),
+        ("408", "fetch_timeout"),
+        ("429", "server_error"),
+        ("500", "server_error"),
+        ("503", "server_error"),
+        ("empty", "empty"),
+        ("large", "too_large"),
+        ("endless", "too_large"),
+        ("short", "fetch_failed"),
+        ("silent", "fetch_timeout"),
+        ("drip", "fetch_timeout"),
+        ("header-drip", "fetch_timeout"),
+        ("redirect?/photo", "20 bytes"),
+        ("redirect?photo", "20 bytes"),
+        ("redirect?/404", "not_found"),
+        ("redirect?http://localhost/photo", "uri_not_allowed"),
+        ("redirect?file:///etc/hostname", "uri_not_allowed"),
+        ("redirect?ftp://127.0.0.1/a", "uri_not_allowed"),
+        ("circle", "client_error"),
+        ("nowhere", "client_error"),
+    ],
+)
+def test_each_answer_has_its_reason_in_bounded_time(
+    server: StubServer, path: str, reason: str
+) -> None:
+    started = time.monotonic()
+    assert reason_of(Fetcher(FAST).fetch(f"{server.uri}/{path}")) == reason
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_dead_port_is_a_failed_fetch(server: StubServer) -> None:
+    server.server_close()
+    assert reason_of(Fetcher(FAST).fetch(f"{server.uri}/photo")) == "fetch_failed"
+
+
+def test_five_redirects_are_followed_and_six_are_not(server: StubServer) -> None:
+    uri = "/photo"
+    for expected in ["20 bytes"] * 5 + ["client_error"]:
+        uri = f"/redirect?{uri}"
+        assert reason_of(Fetcher(FAST).fetch(server.uri + uri)) == expected
+
+
+def test_a_failure_that_passes_is_tried_again(server: StubServer) -> None:
+    fetcher = Fetcher(replace(FAST, attempts=3))
+    assert fetcher.fetch(f"{server.uri}/flaky") == BODY
+    outcome = fetcher.fetch(f"{server.uri}/500")
+    assert outcome == Failure(Reason.SERVER_ERROR, "HTTP 500 (3 attempts)")
+    assert len(server.asked) == 2 + 3
+
+
+def test_a_failure_that_stays_is_asked_for_once(server: StubServer) -> None:
+    fetcher = Fetcher(replace(FAST, attempts=3))
+    for path in ("404", "403", "400", "empty", "large", "circle"):
+        server.asked.clear()
+        assert isinstance(fetcher.fetch(f"{server.uri}/{path}"), Failure)
+        assert len(server.asked) == (6 if path == "circle" else 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "least_s", "most_s"), [("busy", 1.0, 1.6), ("busy-until", 0.9, 2.6)]
+)
+def test_the_pause_a_server_asks_for_is_kept(
+    server: StubServer, path: str, least_s: float, most_s: float
+) -> None:
+    started = time.monotonic()
+    assert Fetcher(replace(FAST, attempts=2)).fetch(f"{server.uri}/{path}") == BODY
+    assert least_s <= time.monotonic() - started <= most_s
+
+
+def test_a_pause_beyond_the_bounds_ends_the_attempts_and_an_odd_one_is_ignored(
+    server: StubServer,
+) -> None:
+    fetcher = Fetcher(replace(FAST, attempts=3))
+    started = time.monotonic()
+    outcome = fetcher.fetch(f"{server.uri}/busy-long")
+    assert reason_of(outcome) == "server_error"
+    assert len(server.asked) == 1
+    assert fetcher.fetch(f"{server.uri}/busy-oddly") == BODY
+    assert time.monotonic() - started < 0.5
+
+
+def test_connections_are_used_again_after_photos_errors_and_redirects(server: StubServer) -> None:
+    fetcher = Fetcher(FAST)
+    for path in ("photo", "404", "redirect?/photo", "empty", "photo"):
+        fetcher.fetch(f"{server.uri}/{path}")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("path", ["photo", "404", "500", "short", "silent", "large"])
+def test_credentials_are_sent_and_never_told(server: StubServer, path: str) -> None:
+    uri = f"{server.uri}/{path}?token=hidden".replace("//", "//user:hid%2Fden@")
+    outcome = Fetcher(FAST).fetch(uri)
+    assert server.asked[0][1] == "Basic dXNlcjpoaWQvZGVu"  # base64 of user:hid/den
+    if isinstance(outcome, Failure):
+        assert "hid" not in outcome.detail
+        assert "user" not in outcome.detail
+
+
+def test_credentials_stay_with_the_origin_they_were_given_for(server: StubServer) -> None:
+    with StubServer() as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        uri = f"{server.uri}/redirect?{other.uri}/photo".replace("//", "//user:hidden@", 1)
+        assert Fetcher(FAST).fetch(uri) == BODY
+        other.shutdown()
+        thread.join()
+    assert other.asked == [("/photo", None)]
+    assert server.asked[0][1] is not None
+
+
+def test_a_fetch_nobody_waits_for_ends_soon(server: StubServer) -> None:
+    patient = replace(FAST, read_timeout_s=30.0, total_timeout_s=30.0, attempts=5, backoff_s=30.0)
+    for path in ("silent", "drip", "500"):
+        cancelled = threading.Event()
+        timer = threading.Timer(0.1, cancelled.set)
+        timer.start()
+        started = time.monotonic()
+        assert isinstance(
+            Fetcher(patient).fetch(f"{server.uri}/{path}", cancelled=cancelled), Failure
+        )
+        assert time.monotonic() - started < 1.0
+        timer.join()
+
+
+def test_a_fetcher_can_be_pickled_with_connections_open(server: StubServer) -> None:
+    fetcher = Fetcher(FAST)
+    assert fetcher.fetch(f"{server.uri}/photo") == BODY
+    assert pickle.loads(pickle.dumps(fetcher)).fetch(f"{server.uri}/photo") == BODY
+
+
+def test_bugs_and_lack_of_memory_become_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetcher = Fetcher(FAST)
+    for error, reason in ((MemoryError(), "out_of_memory"), (KeyError("token"), "fetch_failed")):
+
+        def fail(*_: object, error: Exception = error) -> bytes:
+            raise error
+
+        monkeypatch.setattr("pipeline.images.fetch.read_local", fail)
+        outcome = fetcher.fetch("/a.jpg")
+        assert reason_of(outcome) == reason
+        assert isinstance(outcome, Failure)
+        assert outcome.retriable
+        assert "token" not in outcome.detail
+
+
+def test_s3_is_read_by_the_real_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Against a stub of S3's two requests: what pyarrow raises is what the mapping expects."""
+
+    class S3Handler(StubHandler):
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            self.server.asked.append((self.path, None))
+            body = BODY if self.path == "/bucket/a%20b.jpg" else b""
+            status = {"/bucket/secret.jpg": 403, "/bucket/busy.jpg": 503}.get(self.path, 404)
+            self.send_response(200 if body else status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+    with StubServer() as stub:
+        stub.RequestHandlerClass = S3Handler
+        thread = threading.Thread(target=stub.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", stub.uri)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        fetcher = Fetcher(replace(FAST, read_timeout_s=5.0, total_timeout_s=5.0))
+        uris = [f"s3a://bucket/{name}.jpg" for name in ("a b", "missing", "secret", "busy")]
+        got = [reason_of(fetcher.fetch(uri)) for uri in uris]
+        stub.shutdown()
+        thread.join()
+    assert got == ["20 bytes", "not_found", "forbidden", "server_error"]
+
+
+def test_places_do_not_show_credentials() -> None:
+    assert "hidden" not in repr(parse_place("https://user:hidden@host/a.jpg?token=hidden"))
