@@ -118,20 +118,18 @@ def decide(standing: Standing | None, staged: Staged) -> Decision:
         return _replacement(staged)
     if standing.status == "erased":
         return Decision(verdict="superseded", row=standing)
-    moment, standing_moment = (
-        (staged.as_of, staged.run_seq),
-        (standing.as_of, standing.as_of_seq),
-    )
+    moment = (staged.as_of, staged.run_seq)
+    standing_moment = (standing.as_of, standing.as_of_seq)
     if not same_picture(standing, staged):
         if moment > standing_moment:
             return _replacement(staged)
         return Decision(verdict="superseded", row=standing)
 
-    as_of, as_of_seq = max(moment, standing_moment)
-    asserted = replace(standing, as_of=as_of, as_of_seq=as_of_seq)
     failed_seq = standing.failure.run_seq if standing.failure else None
     if staged.run_seq in (standing.run_seq, failed_seq):
-        return Decision(verdict="own", row=asserted)
+        return Decision(verdict="own", row=standing)
+    as_of, as_of_seq = max(moment, standing_moment)
+    asserted = replace(standing, as_of=as_of, as_of_seq=as_of_seq)
     if staged.status == "tagged" and _newer(staged.run_seq, standing.run_seq):
         return Decision(verdict="result", row=_with_result(asserted, staged), tags="replace")
     if staged.status == "failed" and _newer(staged.run_seq, _latest(standing.run_seq, failed_seq)):
