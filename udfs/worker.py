@@ -1,0 +1,140 @@
+"""The state of a Python worker process: its model, loaded once for each device.
+
+Spark reuses worker processes from task to task, and may give a reused one another GPU. torch is
+imported here only when a model is loaded, so that the driver can build UDFs without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pyspark import TaskContext
+
+from pipeline.errors import BundleError
+from udfs.settings import TaggerSettings
+
+if TYPE_CHECKING:
+    from pipeline.models.engine import Engine
+
+log = logging.getLogger(__name__)
+
+LoadEngine = Callable[[TaggerSettings, str], "Engine"]
+
+# By device: one model in the memory of a GPU at a time.
+_engines: dict[str, tuple[TaggerSettings, Engine]] = {}
+
+
+def assigned_gpus() -> tuple[str, ...]:
+    """Addresses of the GPUs Spark gave this task; empty outside of tasks and without GPUs."""
+    context = TaskContext.get()
+    gpus = context.resources().get("gpu") if context is not None else None
+    return tuple(gpus.addresses) if gpus is not None else ()
+
+
+def task_cores() -> int | None:
+    """Cores of this task; None outside of tasks."""
+    context = TaskContext.get()
+    return context.cpus() if context is not None else None
+
+
+def choose_task_device(settings: TaggerSettings) -> str:
+    """The device of this task, in torch's words, and make it torch's current one.
+
+    Raises:
+        DeviceError: A GPU was asked for and there is none.
+    """
+    import torch  # noqa: PLC0415
+
+    from pipeline.models.device import choose_device  # noqa: PLC0415
+
+    device = choose_device(settings.model.device, assigned_gpus())
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else pinned memory and streams make a context on GPU 0
+    return str(device)
+
+
+def load_engine(settings: TaggerSettings, device: str) -> Engine:
+    """Load the model and make what feeds it.
+
+    Args:
+        settings: What the driver expects.
+        device: In torch's words.
+
+    Raises:
+        BundleError: The bundle here is not the driver's.
+    """
+    from pipeline.images.loader import ImageLoader  # noqa: PLC0415
+    from pipeline.models.bundle import read_bundle  # noqa: PLC0415
+    from pipeline.models.engine import Engine  # noqa: PLC0415
+    from pipeline.models.locate import locate_bundle  # noqa: PLC0415
+    from pipeline.models.predictor import Predictor  # noqa: PLC0415
+
+    model, cores = settings.model, task_cores()
+    predictor = Predictor.from_bundle(
+        read_bundle(locate_bundle(model.uri, model.cache_dir)),
+        device=device,
+        precision=model.precision,
+        scaled_decoding=model.scaled_decoding,
+        threads=model.threads or cores,
+    )
+    loader = ImageLoader(
+        settings.fetch,
+        replace(settings.decode, threads=settings.decode.threads or cores),
+        predictor.preprocessing,
+        model.scaled_decoding,
+    )
+    return Engine(predictor, loader, model.batch_size)
+
+
+def get_engine(
+    settings: TaggerSettings, *, device: str | None = None, load: LoadEngine = load_engine
+) -> Engine:
+    """The engine of this process for a device; loaded with the first task that asks.
+
+    Args:
+        settings: What the driver expects. Others than before replace what the device holds.
+        device: In torch's words. Default: the one of this task.
+        load: Makes an engine.
+
+    Raises:
+        BundleError: The bundle here is not the driver's.
+        DeviceError: A GPU was asked for and there is none.
+    """
+    if device is None:
+        device = choose_task_device(settings)
+    wanted = replace(settings, score_floor=0.0)  # no matter of the engine's
+    if device in _engines:
+        held, engine = _engines[device]
+        if held == wanted:
+            return engine
+        del _engines[device], engine  # its memory goes before the next model comes
+    started = time.monotonic()
+    engine = load(wanted, device)
+    validate_versions(settings, engine)
+    _engines[device] = (wanted, engine)
+    log.info(
+        "loaded %s on %s in %.1f s", settings.model_version, device, time.monotonic() - started
+    )
+    return engine
+
+
+def validate_versions(settings: TaggerSettings, engine: Engine) -> None:
+    """Refuse a model that is not the one the driver read.
+
+    Raises:
+        BundleError: With both versions.
+    """
+    expected = (settings.model_version, settings.taxonomy_version)
+    found = (engine.predictor.model_version, engine.predictor.taxonomy_version)
+    if found != expected:
+        raise BundleError(
+            "the bundle on an executor is not the driver's",
+            where=settings.model.uri,
+            expected=f"model {expected[0]}, taxonomy {expected[1]}",
+            got=f"model {found[0]}, taxonomy {found[1]}",
+            todo="give every machine the same bundle, or a URI they all read",
+        )
