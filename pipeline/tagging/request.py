@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.config import CostConfig, ManifestConfig, RetryConfig, StageConfig
+from pipeline.errors import ConfigurationError
 from pipeline.tables.ledger import Run
 
 Summary = dict[str, Any]
@@ -86,3 +89,44 @@ def summarise(run: Run, request: RunRequest) -> Summary:
 def cost_of(seconds: float, request: RunRequest) -> float:
     """Price of all slots for that long, in the configuration's currency."""
     return round(seconds / 3600 * request.slots * request.cost.device_hour, 4)
+
+
+def parse_as_of(text: str | None) -> datetime | None:
+    """A scheduler's moment: ISO 8601, UTC where it names no offset.
+
+    Raises:
+        ConfigurationError: It is no moment.
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            "as_of is no moment",
+            where="as_of",
+            expected="ISO 8601 such as 2026-03-01T00:00:00Z",
+            got=text,
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def make_run_id(job: str, asked: str | None, *, now: datetime) -> str:
+    """The name of a run: the one that was asked for, else one of its own.
+
+    Raises:
+        ConfigurationError: The name holds what no file name should.
+    """
+    if asked is None:
+        return f"{job}-{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    if not _RUN_ID.fullmatch(asked):
+        raise ConfigurationError(
+            "run_id cannot name a run",
+            where="run_id",
+            expected="1 to 200 letters, digits or . _ : + -",
+            got=asked[:200],
+        )
+    return asked
+
+
+_RUN_ID = re.compile(r"[A-Za-z0-9._:+\-]{1,200}")
