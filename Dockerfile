@@ -21,7 +21,7 @@ RUN apt-get update \
 # The path that conf/spark/*.conf name.
 WORKDIR /opt/mumic
 
-# The environment first: its layer is 5.5 GB and changes with the lock alone. The set-up wants the
+# The environment first: its layer is 6.6 GB and changes with the lock alone. The set-up wants the
 # project's own metadata, so the smallest part of it comes along.
 COPY Makefile README.md LICENSE setup.cfg pyproject.toml requirements.lock ./
 COPY scripts scripts
