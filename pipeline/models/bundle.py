@@ -248,7 +248,9 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         raise BundleError("the bundle cannot be written", where=folder, got=error) from error
     try:
         yield temp
-        temp.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the executors' user
+        # mkdtemp and safetensors keep everything to their owner; executors run as somebody else
+        for path in (temp, *temp.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         temp.rename(folder)
     except OSError as error:
         raise BundleError("the bundle cannot be written", where=folder, got=error) from error

@@ -165,6 +165,8 @@ def read_bundle_info(folder: str | Path) -> BundleInfo:
         raise BundleError("a file the bundle does not list", where=path / name, todo="remove it")
     try:
         taxonomy = read_taxonomy(path / TAXONOMY_NAME)
+        if not fields["logit_scale"] > 0:
+            raise ValueError(f"logit_scale {fields['logit_scale']} is not greater than 0")
         return BundleInfo(
             path=path,
             kind=fields["kind"],
@@ -222,6 +224,12 @@ def parse_info(content: bytes, where: Path | str) -> dict[str, Any]:
     if fields.get("kind") not in KINDS:
         raise BundleError("unknown kind", where=where, expected=KINDS, got=fields.get("kind"))
     files = fields["files"]
+    if not isinstance(files, dict) or any(
+        not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"} for entry in files.values()
+    ):
+        raise BundleError(
+            f"{INFO_NAME} lists its files wrongly", where=where, expected="bytes and sha256 of each"
+        )
     if missing := [name for name in _REQUIRED_FILES if name not in files]:
         raise BundleError(f"{INFO_NAME} lists no {missing[0]}", where=where)
     for name in files:
@@ -263,7 +271,7 @@ def _verify_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
         raise BundleError(
             "a file of the bundle was changed",
             where=path,
-            expected=f"sha256 {entry.get('sha256')}",
+            expected=f"sha256 {entry['sha256']}",
             got=found["sha256"],
             todo="write or copy the bundle again",
         )

@@ -1,6 +1,6 @@
 """Images in, outcomes out: a loader and a predictor joined, without Spark and without Java.
 
-Shapes: L labels, D embedding, S input side.
+Shapes: L labels, D embedding.
 """
 
 from __future__ import annotations

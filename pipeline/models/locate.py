@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.fs
 from filelock import FileLock
-from pyarrow.lib import ArrowException
+from pyarrow import ArrowException, fs  # type: ignore[import-untyped]
 
 from pipeline.errors import BundleError
 from pipeline.models.bundle_info import INFO_NAME, parse_info
+from pipeline.redaction import redact
 from pipeline.registry import download_model, is_model_uri, pin_model
+from pipeline.storage import local_path
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _COPY_TIMEOUT_S = 1800.0
 
 
@@ -43,20 +43,18 @@ def locate_bundle(uri: str, cache_dir: str | Path | None = None) -> Path:
         BundleError: If it cannot be found, read or copied.
         ConfigurationError: If a ``models:/`` URI has another form.
     """
-    if not _SCHEME.match(uri):
-        return _existing(Path(uri))
+    if (local := local_path(uri)) is not None and not is_model_uri(uri):
+        return _existing(local)
     cache = Path(cache_dir) if cache_dir else _default_cache()
     if is_model_uri(uri):
         return _locate_registered(uri, cache)
     try:
         filesystem, root = _open_filesystem(uri)
-        if isinstance(filesystem, pyarrow.fs.LocalFileSystem):
-            return _existing(Path(root))
         with filesystem.open_input_stream(f"{root}/{INFO_NAME}") as stream:
             info = stream.read()
     except (OSError, ValueError, ArrowException) as error:
-        raise BundleError("the bundle cannot be read", where=uri, got=error) from error
-    files = parse_info(info, f"{uri}/{INFO_NAME}")["files"]
+        raise BundleError("the bundle cannot be read", where=redact(uri), got=error) from error
+    files = parse_info(info, f"{redact(uri)}/{INFO_NAME}")["files"]
 
     def copy(folder: Path) -> None:
         for name in files:
@@ -68,10 +66,14 @@ def locate_bundle(uri: str, cache_dir: str | Path | None = None) -> Path:
         (folder / INFO_NAME).write_bytes(info)
 
     def is_complete(folder: Path) -> bool:
-        sizes = {**{n: e["bytes"] for n, e in files.items()}, INFO_NAME: len(info)}
-        return all(
-            (folder / name).is_file() and (folder / name).stat().st_size == size
-            for name, size in sizes.items()
+        # temp folders are cleaned file by file; and the hashes must be those of the original
+        sizes = {name: entry["bytes"] for name, entry in files.items()}
+        return (
+            all(
+                (folder / name).is_file() and (folder / name).stat().st_size == size
+                for name, size in {**sizes, INFO_NAME: len(info)}.items()
+            )
+            and (folder / INFO_NAME).read_bytes() == info
         )
 
     key = hashlib.sha256(info).hexdigest()[:32]
@@ -96,12 +98,20 @@ def _existing(folder: Path) -> Path:
 
 
 def _default_cache() -> Path:
-    return Path(tempfile.gettempdir()) / f"mumic-bundles-{getpass.getuser()}"
+    cache = Path(tempfile.gettempdir()) / f"mumic-bundles-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    if cache.is_symlink() or cache.stat().st_uid != os.getuid():
+        raise BundleError(
+            "the cache folder belongs to somebody else",
+            where=cache,
+            todo="set model.cache_dir to a folder of your own",
+        )
+    return cache
 
 
-def _open_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+def _open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     # s3a and s3n are Hadoop's names for what pyarrow calls s3
-    filesystem, root = pyarrow.fs.FileSystem.from_uri(re.sub(r"^s3[an]://", "s3://", uri))
+    filesystem, root = fs.FileSystem.from_uri(re.sub(r"^s3[an]://", "s3://", uri))
     return filesystem, root.rstrip("/")
 
 
@@ -127,5 +137,5 @@ def _copy_once(
             finally:
                 shutil.rmtree(temp, ignore_errors=True)
     except (OSError, ArrowException) as error:
-        raise BundleError("the bundle cannot be copied", where=uri, got=error) from error
+        raise BundleError("the bundle cannot be copied", where=redact(uri), got=error) from error
     return folder

@@ -6,7 +6,7 @@ sigmoid. What is computed here is ours: for L2-normalised image embedding f and 
     s = f.g        p(label | image) = sigmoid(s / tau + b)
 
 Whether the paper's temperature is fixed or learnt, and whether it has a bias, is not known.
-Shapes: B images, L labels, N texts, T tokens, D embedding, S input side.
+Shapes: B images, L labels, N texts, T tokens, D embedding, H W input.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class MuMIC(nn.Module):
         """Embed images.
 
         Args:
-            pixels: [B, 3, S, S], float, normalised with the preprocessing's mean and std.
+            pixels: [B, 3, H, W], float, normalised with the preprocessing's mean and std.
 
         Returns:
             f, [B, D], float32, rows of length 1.

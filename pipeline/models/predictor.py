@@ -1,6 +1,6 @@
 """A loaded model behind one method: pixels in, embeddings and scores out.
 
-Knows nothing of files, images or Spark. Shapes: B images, L labels, D embedding, S input side.
+Knows nothing of files, images or Spark. Shapes: B images, L labels, D embedding, H W input.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Predictor:
         """Embed and score a batch; rows do not depend on each other beyond rounding.
 
         Args:
-            pixels: [B, S, S, 3], uint8 RGB, resized and cropped.
+            pixels: [B, H, W, 3], uint8 RGB, resized and cropped.
             texts: Not read by MuMIC.
 
         Raises:
@@ -161,7 +161,7 @@ class Predictor:
         the meantime. On a CPU the work is done on return.
 
         Args:
-            pixels: [B, S, S, 3], uint8 RGB.
+            pixels: [B, H, W, 3], uint8 RGB.
             texts: Not read by MuMIC.
 
         Raises:
@@ -226,12 +226,12 @@ class Predictor:
         return torch.tensor(values, dtype=torch.float32, device=self._device).view(1, 3, 1, 1)
 
     def _validate_pixels(self, pixels: npt.NDArray[np.uint8]) -> None:
-        side = self.preprocessing.size
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3) or not len(pixels):
+        expected = (self.preprocessing.height, self.preprocessing.width, 3)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != expected or not len(pixels):
             raise ModelError(
                 "the model was given wrong pixels",
                 where=self.model_version,
-                expected=f"uint8 [B, {side}, {side}, 3]",
+                expected=f"uint8 [B, {', '.join(map(str, expected))}]",
                 got=f"{pixels.dtype} {list(pixels.shape)}",
             )
 

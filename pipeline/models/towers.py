@@ -13,6 +13,7 @@ import logging
 import pickle
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +148,7 @@ def make_tokenizer(architecture: dict[str, Any], folder: Path | None = None) -> 
     arguments = dict(text.get("tokenizer_kwargs") or {})
     name = text.get("hf_tokenizer_name")
     if not name:
-        simple: Tokenizer = open_clip.SimpleTokenizer(context_length=context_length, **arguments)
-        return simple
+        return _simple_tokenizer(context_length, json.dumps(arguments))
     try:
         hugging_face: Tokenizer = open_clip.tokenizer.HFTokenizer(
             str(folder or name),
@@ -168,6 +168,15 @@ def make_tokenizer(architecture: dict[str, Any], folder: Path | None = None) -> 
             "the tokenizer cannot be loaded", where=folder or name, got=error
         ) from error
     return hugging_face
+
+
+@cache
+def _simple_tokenizer(context_length: int, arguments: str) -> Tokenizer:
+    # once for each process: reading the vocabulary takes longer than reading a small bundle
+    simple: Tokenizer = open_clip.SimpleTokenizer(
+        context_length=context_length, **json.loads(arguments)
+    )
+    return simple
 
 
 def uses_hugging_face_text(model: nn.Module) -> bool:
