@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from delta.tables import DeltaTable
 
-from pipeline.errors import SchemaVersionError, TablesError
+from pipeline.errors import SchemaVersionError
 from pipeline.tables.schemas import SCHEMA_VERSION, TABLES, TableDefinition
 from pipeline.tables.store import TableSet, storage_errors
 
@@ -23,14 +23,16 @@ def existing_tables(tables: TableSet) -> set[str]:
     return existing
 
 
-def create_tables(tables: TableSet) -> None:
+def create_tables(tables: TableSet, *, existing: set[str]) -> None:
     """Create the tables that do not exist yet.
 
+    Args:
+        tables: The table set.
+        existing: Names of those that do, from :func:`existing_tables`.
+
     Raises:
-        SchemaVersionError: A table has another schema version than this product writes.
         TablesError: The storage refuses.
     """
-    existing = existing_tables(tables)
     for definition in TABLES:
         if definition.name not in existing:
             create_table(tables, definition)
@@ -66,10 +68,7 @@ def validate_schema_version(tables: TableSet, name: str) -> None:
     Raises:
         SchemaVersionError: It is newer, older, or was not made by this product.
     """
-    detail = tables.delta(name).detail().select("properties").first()
-    if detail is None:
-        raise TablesError("the table has no detail", where=tables.path(name))
-    found = detail["properties"].get(SCHEMA_VERSION_PROPERTY)
+    found = tables.properties(name).get(SCHEMA_VERSION_PROPERTY)
     if found == str(SCHEMA_VERSION):
         return
     if found is None:

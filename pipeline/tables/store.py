@@ -60,6 +60,12 @@ class TableSet:
         """Number of the latest commit of every table."""
         return {table.name: self.version(table.name) for table in TABLES}
 
+    def properties(self, name: str) -> dict[str, str]:
+        """The table's properties. Reads its metadata only, not its list of files."""
+        path = self.path(name).replace("`", "``")
+        rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{path}`").collect()
+        return {row["key"]: row["value"] for row in rows}
+
     def append(self, name: str, rows: DataFrame, *, commit_note: str) -> None:
         """Append rows in one commit.
 

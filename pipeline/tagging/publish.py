@@ -26,6 +26,7 @@ from pipeline.tables.schemas import (
 from pipeline.tables.store import TableSet, storage_errors
 from pipeline.tagging.winners import CHANGING, WINNING, decide_winners
 
+_COUNTS = ("tagged", "failed", "deleted", "reused", "superseded", "tags_published")
 _TAG_VALUES = ("score", "source", "image_version", "model_version", "taxonomy_version")
 
 
@@ -36,6 +37,8 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
         Counts: tagged, failed, deleted, superseded, reused, tags_published.
     """
     staged = unique_facts(tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id))
+    if staged.isEmpty():
+        return dict.fromkeys(_COUNTS, 0)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     with kept(decide_winners(staged, images)) as winners:
         with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
@@ -115,7 +118,7 @@ def _count(winners: DataFrame, staged: DataFrame, new_tags: DataFrame) -> dict[s
         .count()
         .collect()
     )
-    counts = dict.fromkeys(("tagged", "failed", "deleted", "reused", "superseded"), 0)
+    counts = dict.fromkeys(_COUNTS, 0)
     for row in by_outcome:
         if row["verdict"] not in WINNING:
             counts["superseded"] += row["count"]

@@ -47,22 +47,22 @@ def run_tagging(
     """
     validate_floor(tagger, request.stage)
     tables = TableSet(spark, request.tables_location)
-    existing_tables(tables)
+    existing = existing_tables(tables)
     watch = Stopwatch()
     manifest = read_manifest(spark, request.manifest)
     digest = digest_manifest(manifest.rows).digest
-    create_tables(tables)
+    create_tables(tables, existing=existing)
     ledger = Ledger(tables)
     run = _start_or_resume(ledger, request, tagger, manifest, digest=digest)
     watch.lap("start")
+    if run.state == "published":
+        return summarise(run, request)
     try:
         if run.state in ("started", "failed"):
             counts = _stage(tables, run, request, tagger, manifest, progress=progress, watch=watch)
             run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
-        roll_forward(tables, ledger, now=request.now)
-        run = ledger.find(run.run_id) or run
-        if run.state != "published":
-            run = publish_run(tables, ledger, run, now=request.now)
+        finished = roll_forward(tables, ledger, now=request.now)
+        run = finished.get(run.run_id) or publish_run(tables, ledger, run, now=request.now)
     except Exception as error:
         _note_failure(ledger, run.run_id, error, now=request.now)
         raise
@@ -86,11 +86,15 @@ def publish_run(tables: TableSet, ledger: Ledger, run: Run, *, now: Callable[[],
     )
 
 
-def roll_forward(tables: TableSet, ledger: Ledger, *, now: Callable[[], datetime]) -> None:
-    """Finish the runs whose publishing was cut off, oldest first."""
+def roll_forward(
+    tables: TableSet, ledger: Ledger, *, now: Callable[[], datetime]
+) -> dict[str, Run]:
+    """Finish the runs whose publishing was cut off, oldest first; what they became, by run_id."""
+    finished = {}
     for run in ledger.in_state("publishing"):
         log.warning("run %s was cut off while it published: finishing it", run.run_id)
-        publish_run(tables, ledger, run, now=now)
+        finished[run.run_id] = publish_run(tables, ledger, run, now=now)
+    return finished
 
 
 def _start_or_resume(
