@@ -36,7 +36,8 @@ from udfs.tag_image import make_tags, run_batches
 from udfs.worker import get_engine
 
 if TYPE_CHECKING:
-    from pipeline.models.engine import Engine
+    from pipeline.models.engine import Engine, Outcome
+    from pipeline.taxonomy import Label, Task
 
     GetEngine = Callable[[TaggerSettings], Engine]
 
@@ -98,9 +99,8 @@ def make_functions(
     def tag_image(uris: Iterator[pd.Series]) -> Iterator[pd.Series]:
         engine = engine_of(settings)
         labels = engine.predictor.taxonomy.labels
-        thresholds = np.array([label.threshold for _, label in labels], np.float32)
         for outcomes in run_batches(map(_requests, uris), engine):
-            tags = [make_tags(outcome, labels, least=thresholds) for outcome in outcomes]
+            tags = [publishable_tags(outcome, labels) for outcome in outcomes]
             yield pd.Series(tags, dtype=object)
 
     @pandas_udf(EMBEDDING)  # type: ignore[call-overload, untyped-decorator]
@@ -129,6 +129,33 @@ def make_functions(
         "embed_text": embed_text,
         "zero_shot_score": zero_shot_score,
     }
+
+
+def publishable_tags(
+    outcome: Outcome, labels: Sequence[tuple[Task, Label]]
+) -> list[dict[str, Any]] | None:
+    """The tags a run would publish: from the labels' thresholds up, of a single_label task one.
+
+    Args:
+        outcome: Of one image.
+        labels: Names of the scores: ``Taxonomy.labels``.
+
+    Returns:
+        Best first; None for an image without scores.
+    """
+    scored = make_tags(outcome, labels, least=0.0)
+    if scored is None:
+        return None
+    about = {(task.id, label.id): (task.kind, label.threshold) for task, label in labels}
+    answered: set[str] = set()  # single_label tasks whose best label was seen
+    tags = []
+    for tag in scored:
+        kind, threshold = about[tag["task"], tag["label"]]
+        if tag["task"] not in answered and tag["score"] >= float(np.float32(threshold)):
+            tags.append(tag)
+        if kind == "single_label":
+            answered.add(tag["task"])
+    return tags
 
 
 def score_pairs(
