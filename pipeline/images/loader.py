@@ -99,7 +99,7 @@ class ImageLoader:
         scaled_decoding: bool,
     ) -> None:
         self._fetch_threads = fetch.threads
-        self._decode_threads = decode.threads or len(os.sched_getaffinity(0))
+        self._decode_threads = decode.threads or _count_cores()
         self._prefetch_images = max(1, decode.prefetch_images)
         self._max_pixels = decode.max_pixels
         self._preprocessing = preprocessing
@@ -168,6 +168,13 @@ class ImageLoader:
             failure = Failure(Reason.OUT_OF_MEMORY, "no memory to resize the image")
             return UnreadableImage(failure, sha256)
         return LoadedImage(pixels, sha256, decoded.width, decoded.height)
+
+
+def _count_cores() -> int:
+    # What the process may use, not what the machine has; macOS knows only the latter.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _Pipeline:

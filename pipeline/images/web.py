@@ -39,7 +39,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DRAINED_BYTES = 16 * 1024
 _HEADERS = {
     "User-Agent": f"mumic-spark/{__version__}",
-    "Accept": "image/avif,image/webp,image/*;q=0.9,*/*;q=0.5",
+    # Naming WebP or AVIF would make some servers convert the photo they have.
+    "Accept": "image/*,*/*;q=0.8",
     "Accept-Encoding": "identity",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
@@ -649,6 +654,52 @@ def test_s3_is_read_by_the_real_client(monkeypatch: pytest.MonkeyPatch, tmp_path
         stub.shutdown()
         thread.join()
     assert got == ["20 bytes", "not_found", "forbidden", "server_error"]
+
+
+def write_certificate(path: Path) -> None:
+    """Key and self-signed certificate of ``localhost``."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem, format_ = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path.write_bytes(key.private_bytes(pem, format_, plain) + certificate.public_bytes(pem))
+
+
+def test_https_checks_certificates_and_keeps_the_same_limits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_certificate(tmp_path / "localhost.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "localhost.pem")
+    config = replace(FAST, allowed_hosts=("localhost", "127.0.0.1"))
+    with StubServer() as stub:
+        stub.socket = context.wrap_socket(stub.socket, server_side=True)
+        thread = threading.Thread(target=stub.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        home = f"https://localhost:{stub.server_port}"
+        stranger = Fetcher(config).fetch(f"{home}/photo")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "localhost.pem"))
+        fetcher = Fetcher(config)
+        paths = ("photo", "404", "drip", "header-drip", "redirect?/photo")
+        got = [reason_of(fetcher.fetch(f"{home}/{path}")) for path in paths]
+        other_name = fetcher.fetch(f"https://127.0.0.1:{stub.server_port}/photo")
+        stub.closing.set()
+        stub.shutdown()
+        thread.join()
+    assert got == ["20 bytes", "not_found", "fetch_timeout", "fetch_timeout", "20 bytes"]
+    assert stranger == other_name == Failure(Reason.FETCH_FAILED, "the TLS connection failed")
 
 
 def test_places_do_not_show_credentials() -> None:
