@@ -10,10 +10,12 @@ from PIL import Image, ImageChops, ImageDraw
 from pipeline.synthetic.colours import make_fabric, seeded
 
 _SHAPES = 60
-# Chosen so that a megapixel takes 200 to 300 kB, as a camera's picture does after a content
-# platform has made it small.
-_QUALITY = 87
-_GRAIN = 5.0
+# Texture from clouds to grain: the size of its cells (parts of the shorter side; below, pixels) and
+# its strength in levels of 255. Chosen together with the quality so that a megapixel takes 200 to
+# 300 kB, as a camera's picture does on a content platform.
+_COARSE = ((4, 24), (12, 17), (36, 12))
+_FINE = ((7, 9), (3, 7), (1, 5))
+_QUALITY = 88
 
 
 def draw_photo(width: int, height: int, seed: int) -> bytes:
@@ -40,16 +42,16 @@ def draw_photo(width: int, height: int, seed: int) -> bytes:
             corners = [(x, y), (right, (y + bottom) / 2), (rng.uniform(x, right), bottom)]
             draw.polygon(corners, fill=make_fabric(rng))
     noise = np.random.default_rng(rng.getrandbits(64))
-    cell, strength = min(width, height) // 4, 26.0
-    while cell >= 1:
+    side = min(width, height)
+    cells = [(max(1, side // parts), strength) for parts, strength in _COARSE]
+    for cell, strength in (*cells, *_FINE):
         size = (-(-width // cell), -(-height // cell))
-        amplitude = max(strength, _GRAIN)
-        field = noise.standard_normal((size[1], size[0], 3), dtype=np.float32) * amplitude + 128.5
-        texture = Image.fromarray(field.clip(0, 255).astype(np.uint8))
+        field = noise.standard_normal((size[1], size[0], 3), dtype=np.float32)
+        levels = (field * strength + 128.5).clip(0, 255).astype(np.uint8)
+        texture = Image.fromarray(levels)
         if size != (width, height):
             texture = texture.resize((width, height), Image.Resampling.BILINEAR)
         picture = ImageChops.add(picture, texture, 1, -128)
-        cell, strength = cell // 3, strength * 0.72
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=_QUALITY)
     return content.getvalue()
