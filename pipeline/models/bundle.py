@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import json
 import os
 import shutil
 import tempfile
@@ -25,7 +26,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 import pipeline
-from pipeline.errors import BundleError, PipelineError
+from pipeline.errors import BundleError, ModelError, PipelineError
 from pipeline.images.preprocess import Preprocessing
 from pipeline.models.bundle_info import (
     FORMAT,
@@ -110,7 +111,7 @@ class Bundle:
         folder = self.path / TOKENIZER_FOLDER
         try:
             return make_tokenizer(self.info.architecture, folder if folder.is_dir() else None)
-        except PipelineError as error:
+        except (PipelineError, KeyError, TypeError) as error:
             raise BundleError(
                 "the tokenizer cannot be loaded", where=self.path, got=error
             ) from error
@@ -156,18 +157,28 @@ def write_bundle(
         towers: Architecture, tokenizer and preprocessing.
         taxonomy: The taxonomy in force; its texts are embedded here.
         licence: Licence of the weights.
-        training: What the training wants remembered; plain JSON data.
+        training: What the training wants remembered, as JSON can hold it: NaN becomes null, what
+            is no plain data its text.
 
     Returns:
         The bundle, read back and verified.
 
     Raises:
         BundleError: If ``folder`` exists or cannot be written.
+        ModelError: If the model is broken: weights or label embeddings are not finite.
     """
     was_training = mumic.training
     mumic.eval()
     embeddings = embed_labels(mumic, towers.tokenizer, taxonomy).numpy()
     mumic.train(was_training)
+    numbers = [torch.from_numpy(embeddings), mumic.tau, mumic.bias]
+    numbers += mumic.clip.visual.state_dict().values()
+    if not all(torch.isfinite(tensor).all() for tensor in numbers):
+        raise ModelError(
+            "the model's weights or label embeddings are not finite",
+            where=folder,
+            todo="nothing was written; train again with a lower learning rate",
+        )
     with _new_folder(Path(folder)) as temp:
         # cloned: safetensors refuses tensors that share memory
         state = mumic.clip.state_dict()
@@ -188,7 +199,7 @@ def write_bundle(
                 "logit_bias": float(mumic.bias.detach()),
                 "embedding_size": int(embeddings.shape[1]),
                 "licence": licence,
-                "training": training,
+                "training": _as_json(training),
             },
         )
     return read_bundle(folder)
@@ -276,6 +287,11 @@ def _write_info(folder: Path, fields: dict[str, Any]) -> None:
         }
     )
     (folder / INFO_NAME).write_bytes(content)
+
+
+def _as_json(data: object) -> Any:
+    """Plain JSON data; hours of training are not lost for a NaN among its metrics."""
+    return json.loads(json.dumps(data, default=str), parse_constant=lambda _: None)
 
 
 def _describe_tokenizer(towers: Towers) -> dict[str, Any]:

@@ -60,7 +60,6 @@ _SAFE_NAME = re.compile(
     rf"(?:(?:{TOKENIZER_FOLDER}|{TEXT_TOWER_FOLDER})/)?[A-Za-z0-9_][A-Za-z0-9_.-]*"
 )
 _VERSION_HEX_DIGITS = 12
-_CHUNK_BYTES = 1 << 20
 _MAX_INFO_BYTES = 16 << 20
 
 
@@ -258,7 +257,9 @@ def serialise_info(fields: Mapping[str, Any]) -> bytes:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Size in bytes and sha256 (hex) of a file, as ``bundle.json`` keeps them."""
-    return {"bytes": path.stat().st_size, "sha256": _hash_file(path)}
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"bytes": stream.tell(), "sha256": digest}
 
 
 def _verify_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
@@ -285,11 +286,3 @@ def _extra_files(folder: Path, files: Mapping[str, Any]) -> list[str]:
         for entry in sorted((folder / sub).glob("*"))
         if (name := f"{sub}/{entry.name}") not in files
     ]
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -68,6 +68,8 @@ def embed_texts(mumic: MuMIC, tokenizer: Tokenizer, texts: Sequence[str]) -> Ten
     Returns:
         [N, D], float32, on the CPU, rows of length 1.
     """
+    if not texts:
+        return _embed_tokens(mumic, tokenizer([""]))[:0]
     return _embed_tokens(mumic, tokenizer(list(texts)))
 
 

@@ -83,6 +83,8 @@ def load_towers(config: TowersConfig) -> Towers:
         # OpenAI's weights need the activation they were trained with, whatever name was given.
         if tag:
             architecture["quick_gelu"] = bool(tag.get("quick_gelu", False))
+    if checkpoint is not None:
+        architecture = _without_downloads(architecture)
     model = build_clip(architecture, where=name)
     if checkpoint is None:
         _LOG.warning("towers %s start from random weights", name)
@@ -262,19 +264,23 @@ def _load_weights(model: nn.Module, checkpoint: Path) -> None:
         ) from error
 
 
-def _make_towers(
-    model: nn.Module, architecture: dict[str, Any], preprocess: dict[str, Any]
-) -> Towers:
-    visual: Any = model.get_submodule("visual")
+def _without_downloads(architecture: dict[str, Any]) -> dict[str, Any]:
+    """A copy that builds without fetching weights for single towers."""
     architecture = copy.deepcopy(architecture)
-    # weights come from the checkpoint or the bundle; building must fetch none
     if "timm_model_name" in architecture["vision_cfg"]:
         architecture["vision_cfg"]["timm_model_pretrained"] = False
     if architecture["text_cfg"].get("hf_model_name"):
         architecture["text_cfg"]["hf_model_pretrained"] = False
+    return architecture
+
+
+def _make_towers(
+    model: nn.Module, architecture: dict[str, Any], preprocess: dict[str, Any]
+) -> Towers:
+    visual: Any = model.get_submodule("visual")
     return Towers(
         model=model.to(dtype=torch.float32),
         tokenizer=make_tokenizer(architecture),
         preprocessing=Preprocessing.from_open_clip({**preprocess, "size": visual.image_size}),
-        architecture=architecture,
+        architecture=_without_downloads(architecture),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, TAXONOMY, make_bundle, make_towers
 
-from pipeline.errors import BundleError
+from pipeline.errors import BundleError, ModelError
 from pipeline.models import bundle as bundle_module
 from pipeline.models.bundle import Bundle, read_bundle, write_bundle, write_with_taxonomy
 from pipeline.models.bundle_info import (
@@ -244,6 +245,37 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BundleError, match="No space left"):
         make_bundle(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["vit.json"]
+
+
+def test_metrics_that_are_not_numbers_do_not_lose_a_training(tmp_path: Path) -> None:
+    towers = make_towers(tmp_path)
+    training = {"gap": float("nan"), "best": float("-inf"), "path": tmp_path, "steps": [1, 2.5]}
+    bundle = write_bundle(
+        tmp_path / "b",
+        mumic=MuMIC(towers.model, tau=0.07),
+        towers=towers,
+        taxonomy=TAXONOMY,
+        licence="x",
+        training=training,
+    )
+    expected = {"gap": None, "best": None, "path": str(tmp_path), "steps": [1, 2.5]}
+    assert bundle.info.training == expected
+
+
+@pytest.mark.parametrize("where", ["ln_final.bias", "visual.proj", "bias"])
+def test_a_model_that_diverged_is_not_written(tmp_path: Path, where: str) -> None:
+    towers = make_towers(tmp_path)
+    if where != "bias":
+        towers.model.get_parameter(where).data[0] = torch.nan
+    with pytest.raises(ModelError, match="not finite"):
+        write_bundle(
+            tmp_path / "b",
+            mumic=MuMIC(towers.model, tau=0.07, bias=math.nan if where == "bias" else 0.0),
+            towers=towers,
+            taxonomy=TAXONOMY,
+            licence="x",
+        )
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_bundle_can_be_read_by_other_users(written: Bundle) -> None:

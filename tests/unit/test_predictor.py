@@ -101,6 +101,7 @@ def test_texts_are_embedded_for_zero_shot_questions(bundle: Bundle, predictor: P
     embeddings = predictor.embed_texts(texts)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, bundle.label_embeddings[3:], atol=1e-6)
+    assert predictor.embed_texts([]).shape == (0, embeddings.shape[1])
 
 
 def test_versions_are_those_of_bundle_and_taxonomy(predictor: Predictor) -> None:
