@@ -116,6 +116,19 @@ class Bundle:
                 "the tokenizer cannot be loaded", where=self.path, got=error
             ) from error
 
+    def load_towers(self) -> Towers:
+        """The towers alone, for a training that goes on from here.
+
+        Raises:
+            BundleError: If they cannot be loaded.
+        """
+        return Towers(
+            model=self.load_model().clip,
+            tokenizer=self.load_tokenizer(),
+            preprocessing=self.preprocessing,
+            architecture=self.info.architecture,
+        )
+
 
 def read_bundle(folder: str | Path) -> Bundle:
     """Read a local bundle and verify every file of it.

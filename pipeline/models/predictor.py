@@ -59,6 +59,8 @@ class Predictor:
         preprocessing: Mean, std and size of the input.
         taxonomy: Labels in score order.
         label_embeddings: g, [L, D], float32, rows of length 1.
+        tau: Temperature of the scores, the bundle's to the last bit.
+        bias: Bias of the scores.
         version: The model's version.
         precision: Arithmetic of the image tower.
     """
@@ -71,14 +73,16 @@ class Predictor:
         preprocessing: Preprocessing,
         taxonomy: Taxonomy,
         label_embeddings: FloatArray,
+        tau: float,
+        bias: float,
         version: str,
         precision: Precision = "fp32",
     ) -> None:
         self.taxonomy = taxonomy
         self.preprocessing = preprocessing
         self.model_version = version
-        self.tau = float(mumic.tau)
-        self.bias = float(mumic.bias)
+        self.tau = tau
+        self.bias = bias
         self.label_embeddings = label_embeddings
         self._mumic = mumic
         self._tokenizer = tokenizer
@@ -121,6 +125,8 @@ class Predictor:
             preprocessing=bundle.preprocessing,
             taxonomy=bundle.taxonomy,
             label_embeddings=bundle.label_embeddings,
+            tau=bundle.info.tau,
+            bias=bundle.info.logit_bias,
             version=model_version(
                 bundle.info, precision=precision, scaled_decoding=scaled_decoding
             ),
@@ -170,7 +176,8 @@ class Predictor:
         del texts
         self._validate_pixels(pixels)
         try:
-            embeddings, done = self._encode(pixels)
+            with self._on_device():
+                embeddings, done = self._encode(pixels)
         except RuntimeError as error:
             raise _device_error(error, len(pixels), self._device) from error
 
@@ -216,6 +223,10 @@ class Predictor:
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(self._device))
         return host, done
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Pinned memory and events belong to the current device, which may be another GPU."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._dtype == torch.float32:

@@ -247,6 +247,18 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert [p.name for p in tmp_path.iterdir()] == ["vit.json"]
 
 
+def test_a_training_can_go_on_from_a_bundle(written: Bundle, tmp_path: Path) -> None:
+    towers = written.load_towers()
+    again = write_bundle(
+        tmp_path / "b",
+        mumic=MuMIC(towers.model, tau=0.07, bias=-1.5),
+        towers=towers,
+        taxonomy=written.taxonomy,
+        licence=written.info.licence,
+    )
+    assert again.info.digest == written.info.digest
+
+
 def test_metrics_that_are_not_numbers_do_not_lose_a_training(tmp_path: Path) -> None:
     towers = make_towers(tmp_path)
     training = {"gap": float("nan"), "best": float("-inf"), "path": tmp_path, "steps": [1, 2.5]}

@@ -16,6 +16,7 @@ from pipeline.images.preprocess import make_pixels
 from pipeline.models.bundle import Bundle
 from pipeline.models.mumic import MuMIC
 from pipeline.models.predictor import Predictor
+from pipeline.models.scoring import score
 
 
 @pytest.fixture(scope="module", params=["vit", "resnet", "siglip"])
@@ -70,11 +71,18 @@ def test_a_batch_of_one_equals_a_batch_of_many(predictor: Predictor) -> None:
         np.testing.assert_allclose(alone.scores[0], together.scores[i], atol=1e-5)
 
 
-def test_scores_computed_again_from_the_stored_vector_are_the_same(predictor: Predictor) -> None:
+def test_scores_computed_again_from_the_stored_vector_are_the_same(
+    bundle: Bundle, predictor: Predictor
+) -> None:
     prediction = predictor.predict(stack(predictor, make_photos()))
     assert prediction.embeddings.dtype == prediction.scores.dtype == np.float32
     stored = np.array([row.tolist() for row in prediction.embeddings], dtype=np.float32)
     np.testing.assert_allclose(predictor.score(stored), prediction.scores, rtol=0, atol=1e-5)
+    info = bundle.info
+    np.testing.assert_array_equal(
+        score(stored, bundle.label_embeddings, info.tau, info.logit_bias),
+        predictor.score(stored),
+    )
     assert prediction.modality_weights is None
     assert prediction.text_cut is None
 
@@ -147,6 +155,8 @@ def make_predictor(folder: Path, break_model: str = "") -> Predictor:
         preprocessing=towers.preprocessing,
         taxonomy=TAXONOMY,
         label_embeddings=np.zeros((5, 32), np.float32),
+        tau=0.07,
+        bias=0.0,
         version="mumic-test",
     )
 
