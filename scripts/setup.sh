@@ -118,7 +118,7 @@ if ! .venv/bin/python -c "import sys; sys.exit(sys.version_info[:2] != $("${pyth
 fi
 rm -f .venv/setup-stamp
 say "installing the locked versions (6.6 GB with torch's CUDA; a minute or two the first time)"
-"${uv}" pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+"${uv}" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements.lock
 "${uv}" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 if [ -z "${WITHOUT_JAVA:-}" ]; then
     echo "${java_home}" >.venv/java_home
