@@ -120,8 +120,9 @@ class Canvas:
         light = soft.resize(self.size, Image.Resampling.BILINEAR)
         # Multiplying can only darken; the curve gives back what the usual light lacks to white.
         picture = ImageChops.multiply(picture, Image.merge("RGB", (light, light, light)))
-        gains = [exposure * part / _FULL_LIGHT for part in tint]
-        picture = picture.point([min(255, round(i * gain)) for gain in gains for i in range(256)])
+        gains = np.array(tint)[:, None] * (exposure / _FULL_LIGHT)
+        curves = (np.arange(256) * gains + 0.5).clip(0, 255).astype(np.uint8)
+        picture = picture.point(curves.ravel().tolist())
         if grain:
             film = _film(grain)
             x = rng.randrange(_GRAIN_SIDE - self.size[0] + 1)

@@ -26,15 +26,15 @@ from pipeline.synthetic.vocabulary import make_taxonomy
 
 # Width and height, and how often. The largest are rare: they take longest to draw.
 _SIZES: dict[tuple[int, int], float] = {
-    (640, 480): 0.38,
-    (800, 600): 0.20,
+    (640, 480): 0.44,
+    (800, 600): 0.18,
     (720, 480): 0.08,
     (640, 640): 0.06,
-    (1024, 768): 0.10,
+    (1024, 768): 0.08,
     (480, 640): 0.08,
     (600, 800): 0.06,
-    (1280, 720): 0.02,
-    (1600, 1200): 0.02,
+    (1280, 720): 0.01,
+    (1600, 1200): 0.01,
 }
 _FORMATS: dict[str, float] = {"JPEG": 0.84, "WEBP": 0.10, "PNG": 0.06}
 _ENDINGS = {"JPEG": "jpg", "WEBP": "webp", "PNG": "png"}
