@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.tables.merge import merge_rows
 from pipeline.tables.schemas import LABELS
-from pipeline.tables.store import TableSet, storage_errors
+from pipeline.tables.store import TableSet
 from pipeline.taxonomy import Taxonomy
 
 
@@ -29,12 +30,4 @@ def write_labels(tables: TableSet, taxonomy: Taxonomy) -> None:
         ],
         LABELS.columns,
     )
-    same_key = " AND ".join(f"t.{name} = s.{name}" for name in LABELS.key)
-    with storage_errors(f"writing {tables.path(LABELS.name)}"):
-        (
-            tables.delta(LABELS.name)
-            .alias("t")
-            .merge(rows.alias("s"), same_key)
-            .whenNotMatchedInsertAll()
-            .execute()
-        )
+    merge_rows(tables, LABELS, rows, values=LABELS.key, note=f"taxonomy {taxonomy.version}")

@@ -6,10 +6,10 @@ from pyspark.sql import SparkSession
 
 from pipeline.tables.create import existing_tables
 from pipeline.tables.ledger import Ledger
+from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES, TAGGING_RUNS
 from pipeline.tables.store import TableSet
 from pipeline.tagging.manifest import digest_manifest, read_manifest
-from pipeline.tagging.publish import kept
 from pipeline.tagging.request import RunRequest, Summary, cost_of
 from pipeline.tagging.selection import ACTIVE, LAST_SEQ, count_actions, select_rows
 from pipeline.tagging.stage import Tagger, validate_floor

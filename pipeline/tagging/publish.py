@@ -7,23 +7,19 @@ nothing. Needs nothing but the tables: thresholds come from the table ``labels``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.tables.ledger import Run
+from pipeline.tables.merge import kept, merge_rows
 from pipeline.tables.schemas import (
     IMAGE_EMBEDDINGS,
     IMAGE_TAGS,
     IMAGES,
     LABELS,
     TAGGING_RESULTS,
-    TableDefinition,
 )
-from pipeline.tables.store import TableSet, storage_errors
+from pipeline.tables.store import TableSet
 from pipeline.tagging.winners import CHANGING, WINNING, decide_winners
 
 _COUNTS = ("tagged", "failed", "deleted", "reused", "superseded", "tags_published")
@@ -39,13 +35,14 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
     staged = unique_facts(tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id))
     if staged.isEmpty():
         return dict.fromkeys(_COUNTS, 0)
+    note = f"mumic run {run.run_id} published"
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     with kept(decide_winners(staged, images)) as winners:
         with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
-            counts = _count(winners, staged, new_tags)
-            _merge_embeddings(tables, staged, winners, note=run.run_id)
-            _merge_tags(tables, new_tags, winners, note=run.run_id)
-        _merge_images(tables, winners, note=run.run_id)
+            counts = _count(winners, new_tags)
+            _merge_embeddings(tables, staged, winners, note=note)
+            _merge_tags(tables, new_tags, winners, note=note)
+        _merge_images(tables, winners, note=note)
     return counts
 
 
@@ -101,28 +98,13 @@ def published_tags(staged: DataFrame, winners: DataFrame, labels: DataFrame) -> 
     )
 
 
-@contextmanager
-def kept(frame: DataFrame) -> Iterator[DataFrame]:
-    """Compute a frame once and keep it while the block runs."""
-    frame.persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        yield frame
-    finally:
-        frame.unpersist()
-
-
-def _count(winners: DataFrame, staged: DataFrame, new_tags: DataFrame) -> dict[str, int]:
-    by_outcome = (
-        winners.join(staged.select("image_id", "origin"), "image_id")
-        .groupBy("verdict", "staged_status", "origin")
-        .count()
-        .collect()
-    )
+def _count(winners: DataFrame, new_tags: DataFrame) -> dict[str, int]:
+    by_outcome = winners.groupBy("verdict", "staged_status", "staged_origin").count().collect()
     counts = dict.fromkeys(_COUNTS, 0)
     for row in by_outcome:
         if row["verdict"] not in WINNING:
             counts["superseded"] += row["count"]
-        elif row["origin"] == "reused":
+        elif row["staged_origin"] == "reused":
             counts["reused"] += row["count"]
         else:
             counts[row["staged_status"]] += row["count"]
@@ -146,7 +128,7 @@ def _merge_embeddings(
         .drop("tags_effect", "known")
     )
     values = ("image_version", "model_version", "embedding")
-    _merge(tables, IMAGE_EMBEDDINGS, source, values=values, note=note)
+    merge_rows(tables, IMAGE_EMBEDDINGS, source, values=values, note=note)
 
 
 def _merge_tags(tables: TableSet, new_tags: DataFrame, winners: DataFrame, *, note: str) -> None:
@@ -158,7 +140,7 @@ def _merge_tags(tables: TableSet, new_tags: DataFrame, winners: DataFrame, *, no
         new.select(*IMAGE_TAGS.key), list(IMAGE_TAGS.key), "left_anti"
     )
     source = new.withColumn("gone", F.lit(False)).unionByName(stale.withColumn("gone", F.lit(True)))
-    _merge(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note)
+    merge_rows(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note)
 
 
 def _merge_images(tables: TableSet, winners: DataFrame, *, note: str) -> None:
@@ -166,47 +148,4 @@ def _merge_images(tables: TableSet, winners: DataFrame, *, note: str) -> None:
     source = winners.where(F.col("verdict").isin(*CHANGING)).select(
         *names, F.lit(False).alias("gone")
     )
-    _merge(tables, IMAGES, source, values=tuple(names), note=note)
-
-
-def _merge(
-    tables: TableSet,
-    table: TableDefinition,
-    source: DataFrame,
-    *,
-    values: tuple[str, ...],
-    note: str,
-) -> None:
-    """MERGE by the table's key; rows whose values stay the same are not written.
-
-    Args:
-        tables: The table set.
-        table: The target.
-        source: The target's columns and ``gone``; one row for each key.
-        values: Columns whose change is a change.
-        note: Kept as the commit's userMetadata.
-    """
-    columns = table.columns.names
-    with kept(source) as rows:
-        if rows.isEmpty():
-            return
-        same_key = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
-        same = " AND ".join(f"t.{name} <=> s.{name}" for name in values)
-        row: dict[str, str | Column] = {name: f"s.{name}" for name in columns}
-        tables.spark.conf.set(_COMMIT_NOTE, f"mumic run {note} published")
-        try:
-            with storage_errors(f"publishing to {tables.path(table.name)}"):
-                (
-                    tables.delta(table.name)
-                    .alias("t")
-                    .merge(rows.alias("s"), same_key)
-                    .whenMatchedDelete("s.gone")
-                    .whenMatchedUpdate(f"NOT ({same})", row)
-                    .whenNotMatchedInsert("NOT s.gone", row)
-                    .execute()
-                )
-        finally:
-            tables.spark.conf.unset(_COMMIT_NOTE)
-
-
-_COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
+    merge_rows(tables, IMAGES, source, values=tuple(names), note=note)

@@ -20,10 +20,11 @@ from pipeline.errors import RunConflictError
 from pipeline.tables.create import create_tables, existing_tables
 from pipeline.tables.labels import write_labels
 from pipeline.tables.ledger import Ledger, Run
+from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES
 from pipeline.tables.store import TableSet
 from pipeline.tagging.manifest import Manifest, digest_manifest, read_manifest
-from pipeline.tagging.publish import kept, publish_staged
+from pipeline.tagging.publish import publish_staged
 from pipeline.tagging.request import RunRequest, Summary, summarise
 from pipeline.tagging.selection import ACTIVE, count_actions, select_rows
 from pipeline.tagging.stage import Progress, Tagger, stage_plan, validate_floor

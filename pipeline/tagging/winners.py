@@ -20,6 +20,7 @@ _SLIM = (
     "image_id",
     "source",
     "status",
+    "origin",
     "image_version",
     "as_of",
     "run_id",
@@ -47,8 +48,8 @@ def decide_winners(staged: DataFrame, images: DataFrame) -> DataFrame:
 
     Returns:
         The columns of ``images`` as they shall be, and beside them verdict, tags_effect
-        (``replace``, ``remove`` or ``keep``), known (the image had a row before) and
-        staged_status.
+        (``replace``, ``remove`` or ``keep``), known (the image had a row before),
+        staged_status and staged_origin.
     """
     facts = staged.select(*(F.col(name).alias(f"s_{name}") for name in _SLIM))
     standing = images.select(*(F.col(name).alias(f"t_{name}") for name in IMAGES.columns.names))
@@ -59,7 +60,8 @@ def decide_winners(staged: DataFrame, images: DataFrame) -> DataFrame:
         "verdict",
         _tags_effect().alias("tags_effect"),
         F.col("t_image_id").isNotNull().alias("known"),
-        F.col("s_status").alias("staged_status"),
+        _s("status").alias("staged_status"),
+        _s("origin").alias("staged_origin"),
     )
 
 

@@ -1,0 +1,102 @@
+"""A model without torch: what it says of an image follows from the image's uri alone.
+
+``/ok/...`` is tagged, ``/bad/REASON/...`` fails for that reason. Every call is noted in a folder, so
+that tests can count how often an image went through the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from pyspark.sql.functions import pandas_udf
+
+from pipeline.tables.schemas import OUTCOME
+from pipeline.tagging.stage import Tagger
+from pipeline.taxonomy import Label, Task, Taxonomy, parse_taxonomy
+
+TAXONOMY: Taxonomy = parse_taxonomy(
+    {
+        "tasks": [
+            {
+                "id": "scene",
+                "kind": "multi_label",
+                "threshold": 0.5,
+                "templates": ["a photo of {}."],
+                "labels": [{"id": "bed"}, {"id": "pool"}, {"id": "bathtub"}],
+            },
+            {
+                "id": "room",
+                "kind": "single_label",
+                "threshold": 0.3,
+                "labels": [{"id": "single"}, {"id": "double"}],
+            },
+        ]
+    }
+)
+
+
+def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXONOMY) -> Tagger:
+    """The fake as a run sees it; ``calls`` is where it notes the images it saw."""
+    labels = [(task.id, label.id) for task, label in taxonomy.labels]
+    folder = str(calls)
+
+    @pandas_udf(OUTCOME)
+    def tag(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
+        import hashlib
+        import uuid
+
+        for image_ids, uris, contents, _ in batches:
+            rows = []
+            seen = list(image_ids)
+            with open(f"{folder}/{uuid.uuid4().hex}", "w", encoding="utf-8") as note:
+                note.write("\n".join(seen))
+            for uri, content in zip(uris, contents, strict=True):
+                place = (uri or "").split("?")[0]
+                if "/bad/" in place:
+                    reason = place.split("/bad/")[1].split("/")[0]
+                    retriable = reason in ("not_found", "server_error")
+                    rows.append((reason, "on purpose", retriable, *[None] * 7))
+                    continue
+                digest = hashlib.sha256(content or (model + place).encode()).digest()
+                scores = [digest[k] / 255 for k in range(len(labels))]
+                tags = [
+                    {"task": task, "label": label, "score": score, "source": "image"}
+                    for score, (task, label) in sorted(
+                        zip(scores, labels, strict=True), key=lambda pair: -pair[0]
+                    )
+                    if score >= 0.01
+                ]
+                vector = [byte / 255 for byte in digest[:4]]
+                rows.append((None, None, None, digest.hex(), 40, 30, tags, None, None, vector))
+            yield pd.DataFrame(rows, columns=OUTCOME.names, dtype=object)
+
+    return Tagger(tag=tag.asNondeterministic(), model_version=model, taxonomy=taxonomy)
+
+
+def calls_of(calls: Path) -> Counter[str]:
+    """How often each image went through the model."""
+    return Counter(
+        image_id
+        for note in calls.iterdir()
+        for image_id in note.read_text(encoding="utf-8").splitlines()
+    )
+
+
+def with_thresholds(threshold: float) -> Taxonomy:
+    """The same taxonomy with one threshold for all labels."""
+    return Taxonomy(
+        tasks=tuple(
+            Task(
+                id=task.id,
+                kind=task.kind,
+                labels=tuple(
+                    Label(id=one.id, name=one.name, texts=one.texts, threshold=threshold)
+                    for one in task.labels
+                ),
+            )
+            for task in TAXONOMY.tasks
+        )
+    )
