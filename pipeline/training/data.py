@@ -1,0 +1,313 @@
+"""A labelled manifest as arrays: which images there are, what is on them, and what nobody checked.
+
+Labels are read once and kept; image bytes are streamed when pixels are made from them, so that a
+manifest with its images inside need not fit into memory. Knows pyarrow, not Spark and not torch.
+
+Shapes: N images, L labels of the taxonomy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from pipeline.config import LabelledManifestConfig
+from pipeline.errors import ManifestError
+from pipeline.images.loader import ImageRequest
+from pipeline.images.reasons import Reason
+from pipeline.taxonomy import Taxonomy
+
+_LOG = logging.getLogger(__name__)
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+# Rows with their bytes that are in memory at once while pixels are made.
+_ROWS_PER_READ = 64
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """The images of a labelled manifest, each id once, in the manifest's order.
+
+    Attributes:
+        config: Where they come from.
+        columns: The manifest's columns that hold image_id, uri and content.
+        ids: Image ids, N of them.
+        splits: [N], each of ``SPLITS``.
+        targets: [N, L] bool: the label holds.
+        known: [N, L] bool: somebody checked whether it holds.
+        rows: [N] int64: row of the manifest, to find the image's bytes again.
+        left_out: Images that cannot be used whatever their bytes are, by reason.
+    """
+
+    config: LabelledManifestConfig
+    columns: dict[str, str]
+    ids: tuple[str, ...]
+    splits: npt.NDArray[np.str_]
+    targets: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.int64]
+    left_out: Counter[Reason]
+
+    def indices(self, split: Split) -> npt.NDArray[np.int64]:
+        """Positions of a split's images, ascending."""
+        return np.flatnonzero(self.splits == split)
+
+    def requests(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ImageRequest]:
+        """Read the images' uris and bytes, a few rows at a time.
+
+        Args:
+            indices: Positions of images, ascending.
+
+        Yields:
+            One request for each index, in order, its key the image's id.
+
+        Raises:
+            ManifestError: The manifest changed since its labels were read.
+        """
+        wanted = {int(self.rows[index]): self.ids[index] for index in indices}
+        left = len(wanted)
+        row = 0
+        batches = _open(self.config.path).to_batches(
+            columns=list(self.columns.values()),
+            batch_size=_ROWS_PER_READ,
+            batch_readahead=1,
+            fragment_readahead=1,
+        )
+        for batch in batches:
+            for offset in range(batch.num_rows):
+                if (key := wanted.get(row + offset)) is None:
+                    continue
+                found = {
+                    name: batch.column(column)[offset].as_py()
+                    for name, column in self.columns.items()
+                }
+                if str(found["image_id"]) != key:
+                    left = -1
+                    break
+                left -= 1
+                yield ImageRequest(
+                    key=key, uri=found.get("uri") or None, content=found.get("content")
+                )
+            row += batch.num_rows
+            if left <= 0:
+                break
+        if left:
+            raise ManifestError(
+                "the labelled manifest changed while it was read",
+                where=self.config.path,
+                todo="start again when it is complete",
+            )
+
+
+def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> LabelledImages:
+    """Read a labelled manifest: one or more Parquet files, each image id once.
+
+    A row that repeats another one counts once. Rows that contradict each other under one id, and
+    rows with neither uri nor content, are left out and counted.
+
+    Args:
+        config: Place and columns. ``labels`` lists the ids of the labels that hold; an empty list
+            says that none does. A label listed as ``unknown`` counts as unchecked, also where
+            ``labels`` has it.
+        taxonomy: Gives L and the order of labels. A label id that several tasks have holds in
+            each of them.
+
+    Raises:
+        ManifestError: It cannot be read, a column is missing or mistyped, ids or labels are null,
+            a label is not in the taxonomy, or a split is not one of ``SPLITS``.
+    """
+    dataset = _open(config.path)
+    columns = _find_columns(config, dataset.schema)
+    light = [name for role, name in columns.items() if role != "content"]
+    table = dataset.to_table(columns=light)
+    if "content" in columns:
+        # whether there are bytes, without reading them all into memory
+        has_content = dataset.to_table(columns={"has": pc.field(columns["content"]).is_valid()})[
+            "has"
+        ].to_numpy()
+    else:
+        has_content = np.zeros(table.num_rows, bool)
+
+    _refuse_nulls(table, columns, ("image_id", "labels", "split"), config.path)
+    ids = table[columns["image_id"]].cast(pa.string()).to_pylist()
+    splits = np.array(table[columns["split"]].to_pylist(), dtype=str)
+    if wrong := sorted(set(splits.tolist()) - set(SPLITS)):
+        raise ManifestError(
+            f"unknown splits in column {columns['split']}",
+            where=config.path,
+            expected=", ".join(SPLITS),
+            got=wrong[:_EXAMPLES],
+        )
+    targets = _mark(table[columns["labels"]], columns["labels"], taxonomy, config.path)
+    known = np.ones_like(targets)
+    if "unknown" in columns:
+        known = ~_mark(table[columns["unknown"]], columns["unknown"], taxonomy, config.path)
+    uris = table[columns["uri"]].to_pylist() if "uri" in columns else [None] * len(ids)
+
+    left_out: Counter[Reason] = Counter()
+    kept = _keep_each_once(ids, list(zip(uris, splits, strict=True)), targets, known, left_out)
+    sourced = [row for row in kept if has_content[row] or uris[row]]
+    if len(sourced) < len(kept):
+        left_out[Reason.NO_SOURCE] += len(kept) - len(sourced)
+    rows = np.array(sourced, dtype=np.int64)
+    _LOG.info(
+        "%s: %d labelled images, %s, %d labels",
+        config.path,
+        len(rows),
+        ", ".join(f"{int((splits[rows] == split).sum())} {split}" for split in SPLITS),
+        targets.shape[1],
+    )
+    return LabelledImages(
+        config=config,
+        columns={r: n for r, n in columns.items() if r in ("image_id", "uri", "content")},
+        ids=tuple(ids[row] for row in sourced),
+        splits=splits[rows],
+        targets=targets[rows] & known[rows],
+        known=known[rows],
+        rows=rows,
+        left_out=left_out,
+    )
+
+
+def _open(path: str) -> Any:
+    try:
+        return ds.dataset(path, format="parquet")
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(
+            "the labelled manifest cannot be read",
+            where=path,
+            expected="a Parquet file or a folder of them",
+            got=str(error).split(". Detail:")[0],
+        ) from error
+
+
+def _find_columns(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str, str]:
+    """Role -> column name, for the columns that are there; mistyped or missing ones are errors."""
+    named = {
+        "image_id": config.image_id,
+        "labels": config.labels,
+        "split": config.split,
+        "uri": config.uri,
+        "content": config.content,
+        "unknown": config.unknown,
+    }
+    fits: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+        "image_id": ("string or integer", lambda t: _is_string(t) or pa.types.is_integer(t)),
+        "labels": ("array of strings", _is_strings),
+        "split": ("string", _is_string),
+        "uri": ("string", _is_string),
+        "content": ("binary", lambda t: pa.types.is_binary(t) or pa.types.is_large_binary(t)),
+        "unknown": ("array of strings", _is_strings),
+    }
+    columns: dict[str, str] = {}
+    for role, name in named.items():
+        column = name or role
+        if column not in schema.names:
+            if name is None:
+                continue
+            raise ManifestError(
+                f"the labelled manifest has no column {name} for {role}",
+                where=config.path,
+                got=schema.names,
+                todo=f"name it with manifest.{role}",
+            )
+        expected, fit = fits[role]
+        if not fit(schema.field(column).type):
+            raise ManifestError(
+                f"column {column} of the labelled manifest has the wrong type",
+                where=config.path,
+                expected=expected,
+                got=schema.field(column).type,
+            )
+        columns[role] = column
+    if "uri" not in columns and "content" not in columns:
+        raise ManifestError(
+            "the labelled manifest has neither a uri nor a content column",
+            where=config.path,
+            got=schema.names,
+            todo="name one with manifest.uri or manifest.content",
+        )
+    return columns
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_strings(kind: pa.DataType) -> bool:
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return listed and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
+
+
+def _refuse_nulls(
+    table: pa.Table, columns: dict[str, str], roles: Sequence[str], path: str
+) -> None:
+    for role in roles:
+        column = table[columns[role]]
+        empty = pc.is_null(column)
+        if role == "image_id" and _is_string(column.type):
+            empty = pc.or_kleene(empty, pc.equal(column, ""))
+        rows = np.flatnonzero(empty.to_numpy())
+        if len(rows):
+            raise ManifestError(
+                f"{len(rows)} rows have no {role} in column {columns[role]}",
+                where=path,
+                got=f"rows {rows[:_EXAMPLES].tolist()} and so on",
+            )
+
+
+def _mark(
+    lists: pa.ChunkedArray, column: str, taxonomy: Taxonomy, path: str
+) -> npt.NDArray[np.bool_]:
+    """[N, L] bool: the row's list has the label's id. A null list is an empty one."""
+    flat = lists.combine_chunks()
+    parents = pc.list_parent_indices(flat).to_numpy()
+    values = np.array(pc.list_flatten(flat).to_pylist(), dtype=object)
+    labels = [label.id for _, label in taxonomy.labels]
+    if strange := sorted({str(value) for value in values} - set(labels)):
+        raise ManifestError(
+            f"column {column} has {len(strange)} labels that the taxonomy does not have",
+            where=path,
+            expected=f"label ids such as {labels[:_EXAMPLES]}",
+            got=strange[:_EXAMPLES],
+            todo="add them to the taxonomy, or leave them out of the manifest",
+        )
+    marked = np.zeros((len(lists), len(labels)), bool)
+    for position, label_id in enumerate(labels):
+        marked[parents[values == label_id], position] = True
+    return marked
+
+
+def _keep_each_once(
+    ids: Sequence[str],
+    said: Sequence[object],
+    targets: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_],
+    left_out: Counter[Reason],
+) -> list[int]:
+    """Rows to keep: the first of each id, none of an id whose rows contradict each other."""
+    first: dict[str, int] = {}
+    contradicted: set[str] = set()
+    for row, image_id in enumerate(ids):
+        standing = first.setdefault(image_id, row)
+        if standing != row and not (
+            said[standing] == said[row]
+            and np.array_equal(targets[standing], targets[row])
+            and np.array_equal(known[standing], known[row])
+        ):
+            contradicted.add(image_id)
+    if contradicted:
+        left_out[Reason.CONTRADICTION] += len(contradicted)
+    return [row for image_id, row in first.items() if image_id not in contradicted]
