@@ -16,6 +16,7 @@ from pathlib import Path
 
 from delta import configure_spark_with_delta_pip
 from pyspark.errors import AnalysisException, PySparkRuntimeError
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 import pipeline.errors
@@ -80,6 +81,8 @@ def open_session(app_name: str) -> SparkSession:
             todo="see its own message above; Spark 4.2 needs Java 17 or newer, and Delta's jar "
             "comes from Maven Central at the first start",
         ) from error
+    # PySpark would tell every error of a query on stderr as well, as JSON, beside our one line.
+    PySparkLogger.getLogger("SQLQueryContextLogger").setLevel("CRITICAL")
     validate_delta(spark)
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     for key in _DEFAULTS_AT_RUN_TIME:

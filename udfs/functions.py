@@ -15,6 +15,7 @@ Compare embeddings of one model_version only.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,8 @@ COMMENT 'Cosine of the angle between two vectors: -1 to 1, null where one of the
 RETURN vector_cosine_similarity(a, b)
 """
 
+MODEL_FUNCTIONS = ("tag_image", "embed_image", "embed_text", "zero_shot_score")
+
 _MAX_CACHED_TEXTS = 10_000  # 20 MB at 512 floats
 
 
@@ -80,6 +83,11 @@ def register_functions(
         settings, _ = read_settings(model, fetch, decode)
         for name, function in make_functions(settings).items():
             spark.udf.register(name, function)
+
+
+def uses_model(sql: str) -> bool:
+    """Whether a statement mentions a function that needs the model."""
+    return any(re.search(rf"\b{name}\b", sql, re.IGNORECASE) for name in MODEL_FUNCTIONS)
 
 
 def make_functions(
