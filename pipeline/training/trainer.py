@@ -148,7 +148,9 @@ class Trainer:
         positives = float((training.targets & training.known).sum())
         prevalence = positives / max(1.0, float(training.known.sum()))
         self.mumic.logit_bias.fill_(
-            prior_bias(prevalence, 0.0 if math.isnan(mean) else mean, float(self.mumic.tau.detach()))
+            prior_bias(
+                prevalence, 0.0 if math.isnan(mean) else mean, float(self.mumic.tau.detach())
+            )
         )
 
     def epoch(self, index: int, training: PixelSet, *, progress: bool) -> float:
