@@ -7,7 +7,7 @@ nothing. Needs nothing but the tables: thresholds come from the table ``labels``
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.tables.ledger import Run
@@ -38,12 +38,15 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
     note = f"mumic run {run.run_id} published"
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     with kept(decide_winners(staged, images)) as winners:
+        outcomes = _count_outcomes(winners)
         with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
-            counts = _count(winners, new_tags)
-            _merge_embeddings(tables, staged, winners, note=note)
-            _merge_tags(tables, new_tags, winners, note=note)
-        _merge_images(tables, winners, note=note)
-    return counts
+            tags_published = new_tags.count()
+            if any(outcome["tags_effect"] != "keep" for outcome in outcomes):
+                _merge_embeddings(tables, staged, winners, note=note)
+                _merge_tags(tables, new_tags, winners, note=note)
+        if any(outcome["verdict"] in CHANGING for outcome in outcomes):
+            _merge_images(tables, winners, note=note)
+    return {**_summed(outcomes), "tags_published": tags_published}
 
 
 def unique_facts(staged: DataFrame) -> DataFrame:
@@ -98,17 +101,21 @@ def published_tags(staged: DataFrame, winners: DataFrame, labels: DataFrame) -> 
     )
 
 
-def _count(winners: DataFrame, new_tags: DataFrame) -> dict[str, int]:
-    by_outcome = winners.groupBy("verdict", "staged_status", "staged_origin").count().collect()
+def _count_outcomes(winners: DataFrame) -> list[Row]:
+    """How many facts met which fate: verdict, tags_effect, staged_status, staged_origin, count."""
+    fate = ("verdict", "tags_effect", "staged_status", "staged_origin")
+    return winners.groupBy(*fate).count().collect()
+
+
+def _summed(outcomes: list[Row]) -> dict[str, int]:
     counts = dict.fromkeys(_COUNTS, 0)
-    for row in by_outcome:
-        if row["verdict"] not in WINNING:
-            counts["superseded"] += row["count"]
-        elif row["staged_origin"] == "reused":
-            counts["reused"] += row["count"]
+    for outcome in outcomes:
+        if outcome["verdict"] not in WINNING:
+            counts["superseded"] += outcome["count"]
+        elif outcome["staged_origin"] == "reused":
+            counts["reused"] += outcome["count"]
         else:
-            counts[row["staged_status"]] += row["count"]
-    counts["tags_published"] = new_tags.count()
+            counts[outcome["staged_status"]] += outcome["count"]
     return counts
 
 

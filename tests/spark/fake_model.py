@@ -1,6 +1,6 @@
 """A model without torch: what it says of an image follows from the image's uri alone.
 
-``/ok/...`` is tagged, ``/bad/REASON/...`` fails for that reason. Every call is noted in a folder, so
+``/ok/...`` is tagged, ``/bad/REASON/...`` fails for that reason. Calls are noted in a folder, so
 that tests can count how often an image went through the model.
 """
 

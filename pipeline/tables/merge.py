@@ -1,0 +1,76 @@
+"""MERGE by key: the only way published tables change.
+
+Appends do not conflict with each other, so two runs would both insert; a MERGE by key cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+
+from pipeline.tables.schemas import TableDefinition
+from pipeline.tables.store import TableSet, storage_errors
+
+_COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+def merge_rows(
+    tables: TableSet,
+    table: TableDefinition,
+    source: DataFrame,
+    *,
+    values: tuple[str, ...],
+    note: str,
+) -> None:
+    """MERGE by the table's key; rows whose values stay the same are not written.
+
+    Args:
+        tables: The table set.
+        table: The target.
+        source: The target's columns and, where rows shall go, a boolean ``gone``; one row for each
+            key. Not persisted: Delta keeps it itself while it merges, and refuses one that is.
+        values: Columns whose change is a change.
+        note: Kept as the commit's userMetadata.
+    """
+    if "gone" not in source.columns:
+        source = source.withColumn("gone", F.lit(False))
+    same_key = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
+    same = " AND ".join(f"t.{name} <=> s.{name}" for name in values)
+    row: dict[str, str | Column] = {name: f"s.{name}" for name in table.columns.names}
+    with (
+        commit_note(tables.spark, note),
+        storage_errors(f"merging into {tables.path(table.name)}"),
+    ):
+        (
+            tables.delta(table.name)
+            .alias("t")
+            .merge(source.alias("s"), same_key)
+            .whenMatchedDelete("s.gone")
+            .whenMatchedUpdate(f"NOT ({same})", row)
+            .whenNotMatchedInsert("NOT s.gone", row)
+            .execute()
+        )
+
+
+@contextmanager
+def kept(frame: DataFrame) -> Iterator[DataFrame]:
+    """Compute a frame once and keep it while the block runs."""
+    frame.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield frame
+    finally:
+        frame.unpersist()
+
+
+@contextmanager
+def commit_note(spark: SparkSession, note: str) -> Iterator[None]:
+    """Commits carry the note while the block runs: a MERGE takes no options of its own."""
+    spark.conf.set(_COMMIT_NOTE, note)
+    try:
+        yield
+    finally:
+        spark.conf.unset(_COMMIT_NOTE)

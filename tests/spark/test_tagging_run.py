@@ -1,0 +1,334 @@
+"""Nights over one table set with a fake model: what a run promises, read back without Spark."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from fake_model import calls_of, make_tagger, with_thresholds
+
+import pipeline.tagging.publish as publishing
+from pipeline.config import ManifestConfig, StageConfig
+from pipeline.errors import ConfigurationError, RunConflictError, SchemaVersionError
+from pipeline.tables.create import create_table
+from pipeline.tables.schemas import IMAGES, TABLES
+from pipeline.tables.store import TableSet
+from pipeline.tagging.estimate import estimate_run
+from pipeline.tagging.request import RunRequest
+from pipeline.tagging.run import run_tagging
+
+DAY_1 = datetime(2026, 3, 1, tzinfo=UTC)
+UNICODE = "naïve/ключ 🛏️ %41"
+
+
+class Catalogue:
+    """A table set, its manifests and the fake that tags it."""
+
+    def __init__(self, spark, folder: Path) -> None:
+        self.spark, self.folder = spark, folder
+        self.calls = folder / "calls"
+        self.calls.mkdir()
+        self.location = str(folder / "tables")
+
+    def manifest(self, name: str, rows: list[dict]) -> str:
+        path = self.folder / f"{name}.parquet"
+        schema = pa.schema(
+            [
+                ("image_id", pa.string()),
+                ("uri", pa.string()),
+                ("version", pa.string()),
+                ("deleted", pa.bool_()),
+            ]
+        )
+        pq.write_table(pa.Table.from_pylist(rows, schema), path)
+        return str(path)
+
+    def request(self, manifest: str, run_id: str, as_of: datetime, **options) -> RunRequest:
+        return RunRequest(
+            job="tag_nightly",
+            run_id=run_id,
+            tables_location=self.location,
+            manifest=ManifestConfig(path=manifest, source="hotels"),
+            as_of=as_of,
+            slots=2,
+            **options,
+        )
+
+    def run(self, manifest: str, run_id: str, as_of: datetime, *, model="fake-1", **options):
+        request = self.request(manifest, run_id, as_of, **options)
+        return run_tagging(self.spark, request, make_tagger(self.calls, model=model))
+
+    def rows(self, table: str) -> list[dict]:
+        """A second reader: delta-rs, not Spark."""
+        return DeltaTable(f"{self.location}/{table}").to_pyarrow_table().to_pylist()
+
+    def images(self) -> dict[str, dict]:
+        rows = self.rows("images")
+        by_id = {row["image_id"]: row for row in rows}
+        assert len(by_id) == len(rows), "an image has two rows"
+        return by_id
+
+    def versions(self) -> dict[str, int]:
+        return {t.name: DeltaTable(f"{self.location}/{t.name}").version() for t in TABLES}
+
+    def assert_consistent(self) -> None:
+        """Tags and embeddings belong to tagged images, and speak of the version that stands."""
+        images = self.images()
+        tagged = {key for key, row in images.items() if row["status"] == "tagged"}
+        embeddings = self.rows("image_embeddings")
+        assert len(embeddings) == len(tagged)
+        assert {row["image_id"] for row in embeddings} == tagged
+        for row in [*embeddings, *self.rows("image_tags")]:
+            image = images[row["image_id"]]
+            assert image["status"] == "tagged"
+            assert row["image_version"] == image["image_version"]
+            assert row["model_version"] == image["model_version"]
+        for row in images.values():
+            assert (row["status"] == "failed") <= (row["reason"] is not None)
+
+
+def row(image_id: str, place: str | None = None, version: str = "1", **more) -> dict:
+    return {"image_id": image_id, "uri": place or f"/ok/{image_id}.jpg", "version": version, **more}
+
+
+NIGHT_1 = [
+    *(row(key) for key in "abcdef"),
+    row(UNICODE, "https://cdn.example.com/ok/7.jpg?token=secret#x"),
+    row("twice"),
+    row("twice"),
+    row("torn", "/ok/one.jpg"),
+    row("torn", "/ok/two.jpg", "2"),
+    row("broken", "/bad/corrupt/1.jpg"),
+    row("late", "/bad/not_found/1.jpg"),
+]
+NIGHT_2 = [
+    row("a", version="2"),
+    row("b", deleted=True),
+    row("c", "/bad/corrupt/c.jpg", "2"),
+    *(row(key) for key in "def"),
+    row("late"),
+    row("new"),
+    row("broken", "/bad/corrupt/1.jpg"),
+    row("unheard-of", deleted=True),
+]
+
+
+@pytest.fixture(scope="module")
+def nights(spark, tmp_path_factory) -> Catalogue:
+    """Two nights published; tests of this module go on from there, or look at it."""
+    catalogue = Catalogue(spark, tmp_path_factory.mktemp("nights"))
+    first, second = catalogue.manifest("n1", NIGHT_1), catalogue.manifest("n2", NIGHT_2)
+    catalogue.summaries = [catalogue.run(first, "night-1", DAY_1)]
+    catalogue.after_first = catalogue.images()
+    catalogue.tags_after_first = catalogue.rows("image_tags")
+    catalogue.assert_consistent()
+    catalogue.summaries.append(catalogue.run(second, "night-2", DAY_1 + timedelta(days=1)))
+    return catalogue
+
+
+def test_every_row_has_one_outcome(nights):
+    images = nights.after_first
+    assert images.keys() == {r["image_id"] for r in NIGHT_1}
+    failed = {key: r["reason"] for key, r in images.items() if r["status"] == "failed"}
+    assert failed == {"torn": "contradiction", "broken": "corrupt", "late": "not_found"}
+    assert {r["source"] for r in images.values()} == {"hotels"}
+    summary = nights.summaries[0]
+    assert (summary["manifest_rows"], summary["tagged"], summary["failed"]) == (11, 8, 3)
+    assert summary["tags_published"] == len(nights.tags_after_first)
+    assert summary["state"] == "published"
+
+
+def test_secrets_of_uris_reach_no_table(nights):
+    assert nights.after_first[UNICODE]["uri"] == "https://cdn.example.com/ok/7.jpg"
+    for table in TABLES:
+        assert "secret" not in str(nights.rows(table.name))
+
+
+def test_the_second_night_tags_only_what_is_new_changed_or_due(nights):
+    nights.assert_consistent()
+    images, calls = nights.images(), calls_of(nights.calls)
+    assert images.keys() == {*nights.after_first, "new", "unheard-of"}
+    assert {key: images[key]["status"] for key in ("b", "unheard-of", "c", "late", "a")} == {
+        "b": "deleted",
+        "unheard-of": "deleted",
+        "c": "failed",
+        "late": "tagged",
+        "a": "tagged",
+    }
+    assert images["late"]["reason"] is None
+    assert {key for key, count in calls.items() if count == 2} == {"a", "c", "late"}
+    assert {key for key, count in calls.items() if count > 2} == set()
+    assert "b" not in {tag["image_id"] for tag in nights.rows("image_tags")}
+    assert images["d"] == nights.after_first["d"]
+    second = nights.summaries[1]
+    assert (second["tagged"], second["failed"], second["deleted"]) == (3, 1, 2)
+    assert second["skipped"] == 4  # d, e, f, and broken, which no retry can help
+
+
+def test_published_tags_are_the_staged_scores_above_their_thresholds(nights):
+    taxonomy = make_tagger(nights.calls).taxonomy
+    limits = {(task.id, label.id): label.threshold for task, label in taxonomy.labels}
+    images = nights.images()
+    expected = set()
+    for fact in nights.rows("tagging_results"):
+        if images[fact["image_id"]]["run_id"] != fact["run_id"] or not fact["tags"]:
+            continue
+        rooms = [tag["score"] for tag in fact["tags"] if tag["task"] == "room"]
+        for tag in fact["tags"]:
+            best = tag["task"] != "room" or tag["score"] == max(rooms)
+            if tag["score"] >= limits[tag["task"], tag["label"]] and best:
+                expected.add((fact["image_id"], tag["task"], tag["label"], tag["score"]))
+    published = [
+        (t["image_id"], t["task"], t["label"], t["score"]) for t in nights.rows("image_tags")
+    ]
+    assert len(published) == len(set(published))
+    assert set(published) == expected
+
+
+def test_a_repeated_delivery_calls_no_model(nights):
+    before, calls = nights.images(), calls_of(nights.calls)
+    again = nights.manifest("n3", NIGHT_2 + NIGHT_2)
+    summary = nights.run(again, "night-3", DAY_1 + timedelta(days=1, hours=1))
+    assert (summary["tagged"], summary["failed"], summary["skipped"]) == (0, 0, 10)
+    assert calls_of(nights.calls) == calls
+    assert nights.images() == before
+
+
+def test_a_finished_run_started_again_changes_nothing(nights):
+    before = nights.versions()
+    second = nights.manifest("n2-again", NIGHT_2)
+    summary = nights.run(second, "night-2", DAY_1 + timedelta(days=1))
+    assert summary == nights.summaries[1]
+    assert nights.versions() == before
+
+
+def test_a_run_id_of_another_manifest_or_model_is_refused(nights):
+    other = nights.manifest("other", [row("a", version="9")])
+    with pytest.raises(RunConflictError, match="another manifest"):
+        nights.run(other, "night-2", DAY_1 + timedelta(days=1))
+    second = nights.manifest("n2-third", NIGHT_2)
+    with pytest.raises(RunConflictError, match="another model"):
+        nights.run(second, "night-2", DAY_1 + timedelta(days=1), model="fake-2")
+
+
+def test_a_stale_manifest_published_late_replaces_nothing_newer(nights):
+    before, tags = nights.images(), nights.rows("image_tags")
+    stale = nights.manifest("stale", [row("a"), row("b"), row("only-then")])
+    summary = nights.run(stale, "stale", DAY_1 + timedelta(hours=1))
+    assert (summary["superseded"], summary["tagged"]) == (2, 1)
+    after = nights.images()
+    del after["only-then"]
+    assert after == before
+    assert [t for t in nights.rows("image_tags") if t["image_id"] != "only-then"] == tags
+
+
+def test_a_dry_run_counts_and_writes_nothing(nights):
+    before = nights.versions()
+    manifest = nights.manifest("dry", [*NIGHT_2, row("x1"), row("x2")])
+    request = nights.request(manifest, "dry", DAY_1 + timedelta(days=1, hours=2))
+    told = estimate_run(nights.spark, request, make_tagger(nights.calls))
+    assert (told["to_tag"], told["skipped"], told["state"]) == (2, 10, "dry_run")
+    assert told["estimated_seconds"] > 0  # from the speed of the nights before
+    assert nights.versions() == before
+
+
+def test_force_tags_the_listed_images_again_and_limit_takes_some(nights):
+    calls = calls_of(nights.calls)
+    manifest = nights.manifest("forced", NIGHT_2)
+    as_of = DAY_1 + timedelta(days=1, hours=3)
+    summary = nights.run(manifest, "forced", as_of, force=True, ids=("d", "e", "f"), limit=2)
+    assert (summary["tagged"], summary["reused"]) == (2, 0)
+    again = calls_of(nights.calls) - calls
+    assert sum(again.values()) == 2
+    assert set(again) < {"d", "e", "f"}
+    nights.assert_consistent()
+
+
+@pytest.fixture
+def fresh(spark, tmp_path) -> Catalogue:
+    return Catalogue(spark, tmp_path)
+
+
+class Killed(Exception):  # noqa: N818
+    """What a test kills a run with."""
+
+
+def test_runs_cut_off_anywhere_end_as_an_undisturbed_one(fresh, spark, tmp_path, monkeypatch):
+    manifest = fresh.manifest("m", NIGHT_1)
+    small = StageConfig(chunk_rows=3)
+    staged = TableSet.append
+
+    def die_after_two_chunks(self, name, rows, *, commit_note):
+        staged(self, name, rows, commit_note=commit_note)
+        if "chunk 2" in commit_note:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TableSet, "append", die_after_two_chunks)
+        with pytest.raises(Killed):
+            fresh.run(manifest, "cut", DAY_1, stage=small)
+    assert not fresh.images()
+    merge = publishing.merge_rows
+
+    def die_before_images(tables, table, *args, **kwargs):
+        if table is IMAGES:
+            raise Killed
+        merge(tables, table, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "merge_rows", die_before_images)
+        with pytest.raises(Killed):
+            fresh.run(manifest, "cut", DAY_1, stage=small)
+    assert not fresh.images()
+
+    # Another run finishes what was cut off before it publishes its own.
+    empty = fresh.manifest("empty", [])
+    assert fresh.run(empty, "next", DAY_1)["manifest_rows"] == 0
+    assert set(calls_of(fresh.calls).values()) == {1}
+    fresh.assert_consistent()
+
+    (tmp_path / "calm").mkdir()
+    calm = Catalogue(spark, tmp_path / "calm")
+    calm.run(manifest, "cut", DAY_1)
+    for table in ("images", "image_tags", "image_embeddings"):
+        assert normalised(fresh.rows(table)) == normalised(calm.rows(table))
+
+
+def normalised(rows: list[dict]) -> list[str]:
+    return sorted(str({k: v for k, v in r.items() if k != "tagged_at"}) for r in rows)
+
+
+def test_facts_of_a_run_that_never_finished_are_reused(fresh, monkeypatch):
+    manifest = fresh.manifest("m", NIGHT_1)
+    with monkeypatch.context() as patched:
+
+        def die(*_args, **_kwargs):
+            raise Killed
+
+        patched.setattr("pipeline.tagging.run.publish_run", die)
+        with pytest.raises(Killed):
+            fresh.run(manifest, "abandoned", DAY_1)
+    calls = calls_of(fresh.calls)
+    summary = fresh.run(manifest, "another", DAY_1)
+    # Failed facts are not taken from another run: those images are tried again.
+    assert (summary["reused"], summary["tagged"], summary["failed"]) == (8, 0, 3)
+    again = calls_of(fresh.calls) - calls
+    assert set(again) == {"broken", "late"}
+    fresh.assert_consistent()
+
+
+def test_tables_of_another_schema_version_and_low_thresholds_are_refused(fresh, monkeypatch):
+    manifest = fresh.manifest("m", NIGHT_1)
+    tagger = replace(make_tagger(fresh.calls), taxonomy=with_thresholds(0.001))
+    with pytest.raises(ConfigurationError, match="below the floor"):
+        run_tagging(fresh.spark, fresh.request(manifest, "r", DAY_1), tagger)
+    monkeypatch.setattr("pipeline.tables.create.SCHEMA_VERSION", 99)
+    create_table(TableSet(fresh.spark, fresh.location), IMAGES)
+    monkeypatch.undo()
+    with pytest.raises(SchemaVersionError, match="newer"):
+        fresh.run(manifest, "r", DAY_1)
