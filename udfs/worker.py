@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyspark import TaskContext
 
+from pipeline.config import Device
 from pipeline.errors import BundleError
 from udfs.settings import TaggerSettings
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ChooseDevice = Callable[[Device, Sequence[str]], str]
 LoadEngine = Callable[[TaggerSettings, str], "Engine"]
 
 # By device: one model in the memory of a GPU at a time.
@@ -41,8 +43,12 @@ def task_cores() -> int | None:
     return context.cpus() if context is not None else None
 
 
-def choose_task_device(settings: TaggerSettings) -> str:
-    """The device of this task, in torch's words, and make it torch's current one.
+def choose_torch_device(device: Device, addresses: Sequence[str]) -> str:
+    """A device in torch's words, made torch's current one.
+
+    Args:
+        device: As configured.
+        addresses: GPUs of the task.
 
     Raises:
         DeviceError: A GPU was asked for and there is none.
@@ -51,10 +57,10 @@ def choose_task_device(settings: TaggerSettings) -> str:
 
     from pipeline.models.device import choose_device  # noqa: PLC0415
 
-    device = choose_device(settings.model.device, assigned_gpus())
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # else pinned memory and streams make a context on GPU 0
-    return str(device)
+    chosen = choose_device(device, addresses)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # else pinned memory and streams make a context on GPU 0
+    return str(chosen)
 
 
 def load_engine(settings: TaggerSettings, device: str) -> Engine:
@@ -91,21 +97,23 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
 
 
 def get_engine(
-    settings: TaggerSettings, *, device: str | None = None, load: LoadEngine = load_engine
+    settings: TaggerSettings,
+    *,
+    choose: ChooseDevice = choose_torch_device,
+    load: LoadEngine = load_engine,
 ) -> Engine:
-    """The engine of this process for a device; loaded with the first task that asks.
+    """The engine of this process for the device of this task; loaded for the first that asks.
 
     Args:
         settings: What the driver expects. Others than before replace what the device holds.
-        device: In torch's words. Default: the one of this task.
+        choose: From the configured device and the GPUs of this task to a device.
         load: Makes an engine.
 
     Raises:
         BundleError: The bundle here is not the driver's.
         DeviceError: A GPU was asked for and there is none.
     """
-    if device is None:
-        device = choose_task_device(settings)
+    device = choose(settings.model.device, assigned_gpus())
     wanted = replace(settings, score_floor=0.0)  # no matter of the engine's
     if device in _engines:
         held, engine = _engines[device]

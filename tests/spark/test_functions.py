@@ -52,7 +52,8 @@ def engine(spark: SparkSession, tiny_models: ModuleType, folder: Path) -> Iterat
         Image.fromarray(pixels).save(folder / f"{number}.png")
     uris = [str(folder / f"{number}.png") for number in range(4)]
     rows = [*enumerate(uris), (4, str(folder / "missing.png")), (5, None)]
-    spark.createDataFrame(rows, "id long, uri string").createOrReplaceTempView("photos")
+    photos = spark.createDataFrame(rows, "id long, uri string").coalesce(1)  # few workers
+    photos.createOrReplaceTempView("photos")
     settings, _ = read_settings(model, FetchConfig(), DecodeConfig())
     yield load_engine(settings, "cpu")
     spark.catalog.dropTempView("photos")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -85,6 +85,10 @@ def fake_engine(settings: TaggerSettings, *, folder: str) -> Any:
     return FakeEngine(folder)
 
 
+def on_cpu(device: str, addresses: Sequence[str]) -> str:
+    return "cpu"
+
+
 def make_images(spark: SparkSession, ids: list[str], partitions: int = 3) -> DataFrame:
     rows = [(one, f"/photos/{one}.jpg", None, None) for one in ids]
     schema = "image_id string, uri string, content binary, text string"
@@ -145,7 +149,7 @@ def test_the_model_is_loaded_once_for_a_worker_process(spark: SparkSession, tmp_
         return FakeEngine(str(seen))
 
     settings = replace(SETTINGS, model=ModelConfig(uri=str(tmp_path)))  # known to no worker yet
-    tag_image = make_tag_image(settings, engine_of=partial(get_engine, device="cpu", load=load))
+    tag_image = make_tag_image(settings, engine_of=partial(get_engine, choose=on_cpu, load=load))
     images = make_images(spark, [f"{number:02}" for number in range(40)], partitions=8)
 
     for _ in range(2):

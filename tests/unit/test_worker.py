@@ -39,12 +39,16 @@ class Loads:
         return SimpleNamespace(predictor=predictor)
 
 
+def on(device: str) -> worker.ChooseDevice:
+    return lambda configured, addresses: device
+
+
 def test_the_model_is_loaded_once_for_a_process_and_a_device() -> None:
     load = Loads()
 
-    first = [worker.get_engine(SETTINGS, device="cuda:0", load=load) for _ in range(3)]
-    other = worker.get_engine(SETTINGS, device="cuda:1", load=load)
-    again = worker.get_engine(SETTINGS, device="cuda:0", load=load)
+    first = [worker.get_engine(SETTINGS, choose=on("cuda:0"), load=load) for _ in range(3)]
+    other = worker.get_engine(SETTINGS, choose=on("cuda:1"), load=load)
+    again = worker.get_engine(SETTINGS, choose=on("cuda:0"), load=load)
 
     assert load.devices == ["cuda:0", "cuda:1"]
     assert first == [again] * 3
@@ -55,7 +59,7 @@ def test_functions_with_another_floor_share_the_model() -> None:
     load = Loads()
 
     for floor in (0.0, 0.5):
-        worker.get_engine(replace(SETTINGS, score_floor=floor), device="cpu", load=load)
+        worker.get_engine(replace(SETTINGS, score_floor=floor), choose=on("cpu"), load=load)
 
     assert load.devices == ["cpu"]
 
@@ -65,7 +69,7 @@ def test_another_configuration_replaces_the_model_of_a_device() -> None:
     larger = replace(SETTINGS, model=replace(SETTINGS.model, batch_size=64))
 
     for settings in (SETTINGS, larger, larger):
-        worker.get_engine(settings, device="cpu", load=load)
+        worker.get_engine(settings, choose=on("cpu"), load=load)
 
     assert load.devices == ["cpu", "cpu"]
     assert len(worker._engines) == 1
@@ -74,7 +78,7 @@ def test_another_configuration_replaces_the_model_of_a_device() -> None:
 def test_a_bundle_that_is_not_the_drivers_is_refused_and_not_kept() -> None:
     for _ in range(2):
         with pytest.raises(BundleError, match=r"expected model mumic-1.*got model mumic-2"):
-            worker.get_engine(SETTINGS, device="cpu", load=Loads("mumic-2"))
+            worker.get_engine(SETTINGS, choose=on("cpu"), load=Loads("mumic-2"))
 
     assert worker._engines == {}
 
@@ -93,6 +97,21 @@ class FakeTask:
 
     def cpus(self) -> int:
         return self._cores
+
+
+def test_the_device_is_chosen_from_the_configuration_and_the_tasks_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Loads()
+    settings = replace(SETTINGS, model=replace(SETTINGS.model, device="cuda"))
+
+    for addresses in (["3"], ["5"], ["3"]):
+        monkeypatch.setattr(worker.TaskContext, "get", lambda given=addresses: FakeTask(given))
+        worker.get_engine(
+            settings, choose=lambda device, given: f"{device}:{','.join(given)}", load=load
+        )
+
+    assert load.devices == ["cuda:3", "cuda:5"]
 
 
 @pytest.mark.parametrize(
