@@ -6,6 +6,7 @@ nor a second of waiting.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +46,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.driver.memory": "2g",
         # A web server nobody looks at.
         "spark.ui.enabled": "false",
+        # Hundreds of queries over a few rows: what counts is how soon code runs, not how fast.
+        # The JVM stops at its first compiler and collects garbage with one thread, ...
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        # ... plans are interpreted instead of compiled, ...
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        # ... and are not planned again between their stages.
+        "spark.sql.adaptive.enabled": "false",
         # Delta: its SQL, and its tables in the catalog.
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -76,6 +86,18 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("OFF")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny_models() -> ModuleType:
+    """``tests/unit/tiny_models.py``, for the tests that stand in other folders."""
+    path = ROOT / "tests" / "unit" / "tiny_models.py"
+    spec = importlib.util.spec_from_file_location("tiny_models_of_unit_tests", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

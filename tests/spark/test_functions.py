@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -23,17 +22,6 @@ from udfs.settings import read_settings
 from udfs.worker import load_engine
 
 TEXT = "a rooftop bar at night"
-
-
-@pytest.fixture(scope="module")
-def tiny_models() -> ModuleType:
-    path = Path(__file__).parents[1] / "unit" / "tiny_models.py"
-    spec = importlib.util.spec_from_file_location("tiny_models_for_spark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -184,17 +183,6 @@ def test_other_errors_of_executors_are_not_explained_away(spark: SparkSession) -
         spark.range(1).select(divide("id")).collect()
 
     assert explain(caught.value) is None
-
-
-@pytest.fixture(scope="module")
-def tiny_models() -> ModuleType:
-    path = Path(__file__).parents[1] / "unit" / "tiny_models.py"
-    spec = importlib.util.spec_from_file_location("tiny_models_for_spark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
