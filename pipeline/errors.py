@@ -101,7 +101,7 @@ class RunConflictError(PipelineError):
     """The run id belongs to a run with another manifest, model or taxonomy."""
 
 
-class HeldByAudit(PipelineError):
+class HeldByAudit(PipelineError):  # noqa: N818  (a verdict, not a mistake)
     """The audit held the run: nothing was published, nothing is lost."""
 
     exit_code = 3
