@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from demo.layout import Layout
@@ -14,18 +13,21 @@ IMAGES = 4000
 _SEED = 0
 
 
-def make_catalogue(layout: Layout, *, images: int = IMAGES) -> tuple[Path, Path, Path]:
+def make_catalogue(
+    layout: Layout, *, images: int = IMAGES, processes: int
+) -> tuple[Path, Path, Path]:
     """Draw the catalogue.
 
     Args:
         layout: The manifests go to ``manifests``, all else to ``catalogue``.
         images: Images to draw; the changed ones of night 2 come on top.
+        processes: Processes that draw.
 
     Returns:
         The manifests of night 1, 2 and 3.
     """
     spec = CatalogueSpec(images=images, seed=_SEED, validation_share=0.07, test_share=0.18)
-    made = write_catalogue(layout.catalogue, spec, processes=len(os.sched_getaffinity(0)))
+    made = write_catalogue(layout.catalogue, spec, processes=processes)
     layout.manifests.mkdir()
     for manifest in (made.labelled, *made.nights):
         manifest.rename(layout.manifests / manifest.name)

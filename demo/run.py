@@ -57,7 +57,9 @@ class Demo:
         begun = time.monotonic()
         self.layout.clear()
         with self.steps.step("catalogue", f"drawing {images:,} hotel photos"):
-            three = nights.make_nights(make_catalogue(self.layout, images=images))
+            cores = len(os.sched_getaffinity(0))
+            manifests = make_catalogue(self.layout, images=images, processes=cores)
+        three = nights.make_nights(manifests)
         training = self.train(epochs)
         summaries: list[Summary] = []
         for night in three:
