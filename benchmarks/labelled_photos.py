@@ -1,0 +1,197 @@
+"""Train on a folder of real photos, tag it with the nightly job, compare with what colours tell.
+
+    .venv/bin/python benchmarks/labelled_photos.py --photos FOLDER/images --labels FOLDER/labels.csv
+
+The CSV has a row for each photo: ``image`` (file stem), a label column, and ``split`` (train, val or
+validation, test). Nothing of the product is changed for it: a labelled manifest, a taxonomy and
+configuration go in, and ``train_model`` and ``tag_nightly`` (through spark-submit) do the rest.
+Scores come from the staged facts of the test split. The last line is the result as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from catalogue_difficulty import (
+    REGULARISATIONS,
+    make_channel_histogram,
+    make_joint_histogram,
+    read_pixels,
+)
+from deltalake import DeltaTable
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from pipeline.evaluation.metrics import gap, macro_map
+
+ROOT = Path(__file__).parents[1]
+SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+Floats = npt.NDArray[np.float64]
+
+
+def read_rows(photos: Path, labels: Path, column: str) -> list[dict[str, Any]]:
+    """Manifest rows of all photos that the CSV names."""
+    places = {path.stem: path for path in photos.iterdir() if path.suffix.lower() in SUFFIXES}
+    with labels.open(newline="", encoding="utf-8") as file:
+        return [
+            {
+                "image_id": row["image"],
+                "uri": str(places[row["image"]].resolve()),
+                "labels": [row[column]],
+                "split": SPLITS[row["split"]],
+            }
+            for row in csv.DictReader(file)
+            if row["image"] in places
+        ]
+
+
+def write_taxonomy(path: Path, labels: list[str]) -> None:
+    """One multi-label task; thresholds at the floor of what is worth publishing."""
+    task = {
+        "id": "photo",
+        "kind": "multi_label",
+        "threshold": 0.3,
+        "templates": ["a photo of a {}.", "a {}"],
+        "labels": [{"id": label, "name": label} for label in labels],
+    }
+    path.write_text(yaml.safe_dump({"tasks": [task]}), encoding="utf-8")
+
+
+def call(command: list[str]) -> dict[str, Any]:
+    """Run a job; its summary."""
+    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    environment.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
+    )
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary
+
+
+def train(folder: Path, training: Path, epochs: int | None) -> dict[str, Any]:
+    """Train MuMIC with the given configuration."""
+    return call(
+        [
+            *(sys.executable, str(ROOT / "jobs" / "train_model.py")),
+            *("--config", str(training)),
+            f"--manifest.path={folder / 'labelled.parquet'}",
+            f"--taxonomy={folder / 'taxonomy.yaml'}",
+            f"--bundle={folder / 'bundle'}",
+            *([] if epochs is None else [f"--optimizer.epochs={epochs}"]),
+        ]
+    )
+
+
+def tag(folder: Path) -> dict[str, Any]:
+    """Tag every photo."""
+    return call(
+        [
+            str(Path(sys.executable).with_name("spark-submit")),
+            *("--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf")),
+            str(ROOT / "jobs" / "tag_nightly.py"),
+            f"--tables.location={folder / 'tables'}",
+            f"--manifest.path={folder / 'manifest.parquet'}",
+            f"--model.uri={folder / 'bundle'}",
+            "--stage.score_floor=0",
+        ]
+    )
+
+
+def staged_scores(tables: Path, image_ids: list[str], labels: list[str]) -> Floats:
+    """Staged scores of the images, [N, L]."""
+    facts = DeltaTable(str(tables / "tagging_results")).to_pyarrow_table(
+        columns=["image_id", "tags"]
+    )
+    by_id = {
+        fact["image_id"]: {one["label"]: one["score"] for one in fact["tags"] or ()}
+        for fact in facts.to_pylist()
+    }
+    return np.array([[by_id[key].get(label, 0.0) for label in labels] for key in image_ids])
+
+
+def colour_scores(rows: list[dict[str, Any]], targets: Floats, test: npt.NDArray[Any]) -> Floats:
+    """Scores of the logistic regression on colour histograms that is best on the test images."""
+    pixels = [read_pixels(row["uri"]) for row in rows]
+    best: tuple[float, Floats] = (-1.0, np.zeros(0))
+    for make_histogram in (make_joint_histogram, make_channel_histogram):
+        features = np.sqrt(np.stack([make_histogram(picture) for picture in pixels]))
+        features = StandardScaler().fit(features[~test]).transform(features)
+        for regularisation in REGULARISATIONS:
+            model = LogisticRegression(C=regularisation, max_iter=300)
+            scores = np.stack(
+                [
+                    model.fit(features[~test], targets[~test, label]).predict_proba(features[test])[
+                        :, 1
+                    ]
+                    for label in range(targets.shape[1])
+                ],
+                axis=1,
+            )
+            value = macro_map(scores, targets[test]).value
+            if value > best[0]:
+                best = (value, scores)
+    return best[1]
+
+
+def main() -> None:
+    """Trains, tags, compares, prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--column", default="label")
+    parser.add_argument(
+        "--training", type=Path, default=ROOT / "conf" / "demo" / "train_model.yaml"
+    )
+    parser.add_argument("--epochs", type=int)
+    asked = parser.parse_args()
+    rows = read_rows(asked.photos, asked.labels, asked.column)
+    labels = sorted({label for row in rows for label in row["labels"]})
+    with tempfile.TemporaryDirectory(prefix="labelled-photos-") as name:
+        folder = Path(name)
+        pq.write_table(pa.Table.from_pylist(rows), folder / "labelled.parquet")
+        unlabelled = [{key: row[key] for key in ("image_id", "uri")} for row in rows]
+        pq.write_table(pa.Table.from_pylist(unlabelled), folder / "manifest.parquet")
+        write_taxonomy(folder / "taxonomy.yaml", labels)
+        training = train(folder, asked.training.resolve(), asked.epochs)
+        night = tag(folder)
+        tested = [row for row in rows if row["split"] == "test"]
+        scores = staged_scores(folder / "tables", [row["image_id"] for row in tested], labels)
+    test = np.array([row["split"] == "test" for row in rows])
+    targets = np.array([[label in row["labels"] for label in labels] for row in rows], float)
+    frequencies = np.tile(targets[~test].mean(axis=0), (int(test.sum()), 1))
+    report: dict[str, Any] = {
+        "benchmark": "labelled_photos",
+        "train_images": int((~test).sum()),
+        "test_images": int(test.sum()),
+        "labels": len(labels),
+        "epochs": training["epochs"],
+        "training_seconds": round(training["seconds"], 1),
+        "tagged": night["tagged"],
+        "failed": night["failed"],
+    }
+    for what, found in {
+        "mumic": scores,
+        "colour_histograms": colour_scores(rows, targets, test),
+        "label_frequencies": frequencies,
+    }.items():
+        report[f"macro_map_of_{what}"] = round(macro_map(found, targets[test]).value, 4)
+        report[f"gap_of_{what}"] = round(gap(found, targets[test]), 4)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
