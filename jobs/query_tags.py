@@ -27,7 +27,7 @@ def query_tags(config: QueryTagsConfig) -> None:
     if uses_model(sql) and model is None:
         raise ConfigurationError("the statement needs a model", todo="give --model.uri")
     spark = open_session(f"mumic {JOB}")
-    views = register_tables(TableSet(spark, config.tables.location))
+    views = register_tables(TableSet(spark, config.tables.location), sql)
     log.info("tables and views: %s", ", ".join(views))
     register_functions(spark, model, config.fetch, config.decode)
     answer = run_query(spark, sql, max_rows=config.max_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.errors import PipelineError, TablesError
 from pipeline.spark import explain
-from pipeline.tables.create import existing_tables
+from pipeline.tables.create import validate_schema_version
+from pipeline.tables.schemas import TABLES
 from pipeline.tables.store import TableSet
 
 _MAX_CELL_CHARS = 60
@@ -51,28 +53,38 @@ class Answer:
     is_cut: bool
 
 
-def register_tables(tables: TableSet) -> list[str]:
-    """Make temporary views of the tables that exist, and of what is asked of them most.
+def register_tables(tables: TableSet, sql: str) -> list[str]:
+    """Make temporary views of the tables and of what is asked of them most.
+
+    Only of those the statement mentions, since opening a table takes seconds on a cold JVM; of all
+    where it mentions none (``SHOW TABLES``, a spelling error).
 
     Returns:
         Names of the views.
 
     Raises:
-        TablesError: There are none, or they are of another schema version.
+        TablesError: There are no tables, or they are of another schema version.
     """
-    existing = existing_tables(tables)
-    if not existing:
+    names = [table.name for table in TABLES]
+    words = set(re.findall(r"\w+", sql.lower()))
+    views = {view: table for view, (table, _) in _VIEWS.items()}
+    if words & {*names, *views}:
+        views = {view: table for view, table in views.items() if view in words}
+        names = [name for name in names if name in words | set(views.values())]
+    existing = [name for name in names if tables.exists(name)]
+    if not existing and not any(tables.exists(table.name) for table in TABLES):
         raise TablesError(
             "there are no tables",
             where=tables.location,
             todo="check --tables.location, or run tag_nightly first",
         )
     for name in existing:
+        validate_schema_version(tables, name)
         tables.read(name).createOrReplaceTempView(name)
-    views = [name for name, (table, _) in _VIEWS.items() if table in existing]
-    for name in views:
-        tables.spark.sql(_VIEWS[name][1]).createOrReplaceTempView(name)
-    return sorted([*existing, *views])
+    made = [view for view, table in views.items() if table in existing]
+    for view in made:
+        tables.spark.sql(_VIEWS[view][1]).createOrReplaceTempView(view)
+    return sorted([*existing, *made])
 
 
 def run_query(spark: SparkSession, sql: str, *, max_rows: int) -> Answer:

@@ -115,6 +115,8 @@ def test_each_task_asks_for_the_device_it_was_given(tmp_path: Path) -> None:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "PYSPARK_PYTHON": sys.executable,
             "PYTHONPATH": str(ROOT),
+            # JVMs that live for seconds
+            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         },
         cwd=tmp_path,
         capture_output=True,

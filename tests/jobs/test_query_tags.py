@@ -97,6 +97,13 @@ def test_what_is_asked_most_has_a_view(location: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "image_id,n\nb,2\n"
 
 
+def test_all_tables_and_views_are_shown(location: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert query(location, "--sql", "SHOW VIEWS", "--format", "json") == 0
+
+    shown = {json.loads(line)["viewName"] for line in capsys.readouterr().out.splitlines()}
+    assert shown >= {"images", "image_tags", "coverage", "tagging_failures"}
+
+
 def test_rows_beyond_the_limit_are_announced(
     location: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +177,10 @@ def test_the_command_starts_its_own_session_under_plain_python(
             "PYTHONPATH": str(ROOT),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "TZ": "Asia/Tokyo",
+            # a JVM that lives for one query, and a log of three commits: half the seconds
+            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "PYSPARK_SUBMIT_ARGS": "--conf spark.databricks.delta.snapshotPartitions=2"
+            " pyspark-shell",
         },
         capture_output=True,
         text=True,
