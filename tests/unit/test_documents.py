@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import dataclasses
+import importlib
 import re
 import subprocess
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import pyspark
 import pytest
 import yaml
 
+import pipeline.cli
 import pipeline.config
+import pipeline.errors
+from pipeline.arguments import setting_types
+from pipeline.errors import PipelineError
+from pipeline.images.reasons import Reason
+from pipeline.query import _VIEWS
+from pipeline.tables.schemas import TABLES
+from pipeline.taxonomy import parse_taxonomy
+from udfs.functions import MODEL_FUNCTIONS
 
 ROOT = Path(__file__).parents[2]
 GENERATED = {"build", "demo-output", "dist"}
@@ -237,3 +249,182 @@ def test_unknown_configuration_keys_are_found() -> None:
     assert not is_known("manifest.colums.image_id", config)
     assert not is_known("manifest.path.image_id", config)
     assert not is_known("sql", config)
+
+
+# --- what readers copy
+
+
+README = ROOT / "README.md"
+# Options of the programs that stand in front of ours; the rest of theirs have a hyphen.
+FOREIGN_OPTIONS = {"conf", "files", "master", "packages", "upgrade", "version"}
+OWN_OPTIONS = {"config", "help", "print_config"}
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """Fenced blocks of one language."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def settings(classes: Iterable[type]) -> set[str]:
+    """Dotted names of all settings and sections."""
+    return {name for kind in classes for name in setting_types(kind)}
+
+
+def unknown_options(code: str, known: set[str]) -> list[str]:
+    """Options that nobody has. Ours hold no hyphens."""
+    named = re.findall(r"(?<![\w-])--([a-z][\w.]*)(?![\w-])", code)
+    return [option for option in named if option.rstrip(".") not in known]
+
+
+def unknown_keys(code: str, known: set[str]) -> list[str]:
+    """Inline ``section.key`` whose section exists, but not the key."""
+    sections = {name.split(".")[0] for name in known if "." in name}
+    named = re.findall(r"(?<![\w./-])([a-z_]+(?:\.[a-z_]+)+)(?![\w/(])", code)
+    files = (".py", ".yaml", ".json", ".md")
+    return [
+        key
+        for key in named
+        if key.split(".")[0] in sections and key not in known and not key.endswith(files)
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_options_and_settings_that_a_document_names_exist(document: Path) -> None:
+    known = settings(config_classes())
+    code = code_of(document)
+    text = document.read_text(encoding="utf-8")
+    inline = "\n".join(re.findall(r"`([^`\n]+)`", text))
+    # In the picture of what is not built yet, settings have their place already.
+    inline = inline.replace("manifest.complete", "").replace("manifest.retire_missing", "")
+
+    assert unknown_options(code, known | OWN_OPTIONS | FOREIGN_OPTIONS) == []
+    assert unknown_keys(inline, known) == []
+
+
+def commands(document: Path) -> Iterator[tuple[str, str]]:
+    """Job and arguments of each command line that starts one of ours."""
+    for block in [*blocks(document, "bash"), *blocks(document, "")]:
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.search(r"(?:jobs/(\w+)\.py|\bmumic-([a-z-]+[a-z]))\s(.*)", line)
+            if found and (found[1] or found[2] != "spark"):
+                yield found[1] or found[2].replace("-", "_"), found[3]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_each_command_has_only_options_of_its_own_job(document: Path) -> None:
+    wrong = {
+        job: unknown
+        for job, arguments in commands(document)
+        if (unknown := unknown_options(arguments, settings([config_class(job)]) | OWN_OPTIONS))
+    }
+
+    assert wrong == {}
+
+
+def test_the_readme_shows_how_each_job_is_started() -> None:
+    jobs = {path.stem for path in (ROOT / "jobs").glob("[!_]*.py")}
+
+    assert {job for job, _ in commands(README)} == jobs
+
+
+def test_unknown_options_are_found() -> None:
+    known = settings([pipeline.config.TagNightlyConfig])
+
+    code = "spark-submit --py-files x --dry_run --stage.chunk_row 5 --as_off 1\n--fetch.attempts"
+    assert unknown_options(code, known) == ["stage.chunk_row", "as_off"]
+    assert unknown_keys("`fetch.hosts` `fetch.attempts` `a.b` `model.py`", known) == ["fetch.hosts"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_yaml_of_a_document_is_a_taxonomy_or_settings(document: Path) -> None:
+    for block in blocks(document, "yaml"):
+        values = yaml.safe_load(block)
+        if "tasks" in values:
+            parse_taxonomy(values)
+        else:
+            assert set(key_paths(values)) <= settings(config_classes())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_python_of_a_document_imports_what_exists(document: Path) -> None:
+    for block in blocks(document, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                module = importlib.import_module(node.module)
+                assert {a.name for a in node.names if not hasattr(module, a.name)} == set()
+
+
+# --- what readers look up
+
+
+def table_after(document: Path, heading: str) -> list[list[str]]:
+    """Cells of the first table whose header row starts with ``heading``, less the backticks."""
+    lines = document.read_text(encoding="utf-8").splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().strip("`") for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def test_the_readme_names_every_reason_and_whether_another_night_helps() -> None:
+    told = {reason: again.startswith("yes") for reason, _, again in table_after(README, "reason")}
+
+    assert told == {reason.value: reason.retriable for reason in Reason}
+
+
+def test_the_readme_names_every_exit_code() -> None:
+    told = {int(code) for code, _ in table_after(README, "exit code")}
+    errors = [kind for kind in vars(pipeline.errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in errors if issubclass(kind, PipelineError)}
+    interrupted = {pipeline.cli.EXIT_UNEXPECTED, pipeline.cli.EXIT_INTERRUPTED}
+    by_sigterm = {128 + 15}
+
+    assert told == {0} | codes | interrupted | by_sigterm
+
+
+def test_the_readme_names_every_table_view_and_function() -> None:
+    tables = [name for name, _ in table_after(README, "table")]
+    functions = [name.partition("(")[0] for name, _ in table_after(README, "function")]
+
+    assert tables == [*(table.name for table in TABLES), *_VIEWS]
+    assert functions == [*MODEL_FUNCTIONS, "cosine_similarity"]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_the_tables_document_lists_each_column_with_type_and_comment(table: typing.Any) -> None:
+    text = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    section = text.partition(f"### {table.name}\n")[2].partition("\n#")[0]
+    listed = re.findall(r"^\| `(\w+)` \| `([^`]+)` \| (.+) \|$", section, flags=re.MULTILINE)
+
+    assert listed == [
+        (column.name, column.dataType.simpleString(), column.metadata["comment"])
+        for column in table.columns
+    ]
+    assert all(f"`{key}`" in section.partition("|")[0] for key in table.key)
+    assert ("change data feed" in section.partition("|")[0]) == table.change_data_feed
+
+
+def test_the_s3_client_is_of_sparks_hadoop() -> None:
+    jars = Path(pyspark.__file__).parent / "jars"
+    (hadoop,) = jars.glob("hadoop-client-api-*.jar")
+    version = hadoop.stem.removeprefix("hadoop-client-api-")
+    places = [README, *(ROOT / "conf" / "spark").glob("*.conf")]
+    named_versions = [
+        found
+        for place in places
+        for found in re.findall(r"hadoop-aws:([\d.]+\d)", place.read_text(encoding="utf-8"))
+    ]
+
+    assert named_versions
+    assert set(named_versions) == {version}
+
+
+def test_every_decision_is_in_the_list_of_decisions() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = {page.name for page in folder.glob("*.md")} - {"README.md"}
+
+    assert {link for link in links(folder / "README.md") if link.endswith(".md")} == pages
