@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     options = parser.parse_args()
     spark = open_session("mumic demo")
-    register_tables(TableSet(spark, options.tables))
+    register_tables(TableSet(spark, options.tables), "SHOW TABLES")  # all of them
     register_functions(spark, ModelConfig(uri=options.model), FetchConfig(), DecodeConfig())
     answer(spark, SURE)
     answer(spark, COUNTS)

@@ -23,9 +23,9 @@ _MAX_PIXELS = 50_000_000
 
 _WIDTH, _HEIGHT = 320, 240  # of a picture
 _GAP, _MARGIN, _HEAD, _FOOT = 24, 40, 104, 56
-_TEXT_HEIGHT = 124  # below a picture: its id and up to four lines of tags
+_TEXT_HEIGHT = 132  # below a picture: its id and up to three lines of tags
 _CHIP_HEIGHT, _CHIP_PADDING, _CHIP_GAP = 24, 9, 6
-_CHIP_LINES = 4
+_CHIP_LINES = 3
 
 _PAPER, _INK, _PALE = "#f7f5f1", "#22262b", "#858b93"
 _COLOURS: dict[Kind, tuple[str, str, str]] = {  # fill, edge, text
@@ -215,7 +215,7 @@ def place_chips(chips: Sequence[Chip]) -> Iterator[tuple[int, int, Chip]]:
             x, line = 0, line + 1
         if line == _CHIP_LINES:
             return
-        yield x, line * (_CHIP_HEIGHT + _CHIP_GAP - 2), chip
+        yield x, line * (_CHIP_HEIGHT + _CHIP_GAP), chip
         x += width + _CHIP_GAP
 
 
