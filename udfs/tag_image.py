@@ -159,14 +159,10 @@ def make_tags(
         return None
     kept = np.flatnonzero(scores >= least)
     best_first = kept[np.argsort(-scores[kept], kind="stable")]
+    names = [labels[index] for index in best_first.tolist()]
     return [
-        {
-            "task": labels[index][0].id,
-            "label": labels[index][1].id,
-            "score": float(scores[index]),
-            "source": "image",
-        }
-        for index in best_first
+        {"task": task.id, "label": label.id, "score": score, "source": "image"}
+        for (task, label), score in zip(names, scores[best_first].tolist(), strict=True)
     ]
 
 
