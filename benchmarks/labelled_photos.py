@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/labelled_photos.py --photos FOLDER/images --labels FOLDER/labels.csv
 
-The CSV has a row for each photo: ``image`` (file stem), a label column, and ``split`` (train, val or
+The CSV has a row for each photo: ``image`` (file stem), a label column, ``split`` (train, val or
 validation, test). Nothing of the product is changed for it: a labelled manifest, a taxonomy and
 configuration go in, and ``train_model`` and ``tag_nightly`` (through spark-submit) do the rest.
 Scores come from the staged facts of the test split. The last line is the result as JSON.

@@ -35,6 +35,7 @@ LAPTOP_SETTINGS = {
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "8",
+    "spark.databricks.delta.snapshotPartitions": "4",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "128",
     "spark.sql.execution.pyspark.udf.idleTimeoutSeconds": "1800",
     "spark.sql.execution.pyspark.udf.killOnIdleTimeout": "true",

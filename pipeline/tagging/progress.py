@@ -68,6 +68,9 @@ class TaskProgress(Progress):
         self._show()
         self._bar.close()
         self._bar = None
+        # What follows is no tagging.
+        for group in ("spark.jobGroup.id", "spark.job.description"):
+            self._context.setLocalProperty(group, None)
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL_S):
