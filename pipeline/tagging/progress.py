@@ -70,7 +70,7 @@ class TaskProgress(Progress):
         self._bar = None
         # What follows is no tagging.
         for group in ("spark.jobGroup.id", "spark.job.description"):
-            self._context.setLocalProperty(group, None)
+            self._context.setLocalProperty(group, None)  # type: ignore[arg-type]
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL_S):
