@@ -35,8 +35,8 @@ _LOG = logging.getLogger(__name__)
 CACHE_SCALE = 1.125
 # torchvision's RandomResizedCrop takes 0.08 to 1 of the area, which loses small objects; with
 # several labels to an image a cut must keep most of it.
-CROP_AREA = (0.6, 1.0)
-CROP_ASPECT = (0.8, 1.25)
+CROP_AREA = (0.85, 1.0)
+CROP_ASPECT = (0.95, 1.05)
 _MIRRORED_SHARE = 0.5
 
 
