@@ -5,9 +5,11 @@ Knows nothing of tagging. Every write is one Delta commit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
@@ -18,17 +20,25 @@ from pipeline.errors import TablesError
 from pipeline.tables.schemas import TABLES
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+
+
 @dataclass(frozen=True)
 class TableSet:
     """The tables of one catalogue.
 
     Attributes:
         spark: Session with Delta configured.
-        location: Folder that holds one folder for each table.
+        location: Folder that holds one folder for each table. A plain path is made absolute: some
+            of Delta's statements take a relative one for the name of a table.
     """
 
     spark: SparkSession
     location: str
+
+    def __post_init__(self) -> None:
+        if not _SCHEME.match(self.location):
+            object.__setattr__(self, "location", str(Path(self.location).absolute()))
 
     def path(self, name: str) -> str:
         """Folder of a table."""

@@ -280,13 +280,16 @@ def test_a_destination_that_cannot_be_written_gets_one_line(run, tmp_path):
     assert (code, "the storage refused" in told) == (1, True)
 
 
-def test_an_empty_manifest_is_fine_and_a_dry_run_writes_nothing(run, tmp_path):
+def test_an_empty_manifest_and_a_relative_location_are_fine(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     empty = pa.table({"image_id": pa.array([], pa.int64()), "uri": pa.array([], pa.string())})
     pq.write_table(empty, tmp_path / "manifest.parquet")
-    code, told = run("--dry_run")
+    code, told = run("--dry_run", "--tables.location=tables")
     assert (code, json.loads(told)["to_tag"]) == (0, 0)
     assert not (tmp_path / "tables").exists()
-    code, told = run()
+    code, told = run("--tables.location=tables")
     summary = json.loads(told)
     assert (code, summary["manifest_rows"], summary["state"]) == (0, 0, "published")
     assert DeltaTable(str(tmp_path / "tables" / "images")).to_pyarrow_table().num_rows == 0
+    code, told = run("--tables.location=tables")  # and again, on tables that exist
+    assert (code, json.loads(told)["state"]) == (0, "published")
