@@ -19,7 +19,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.errors import TablesError
 from pipeline.tables.schemas import TABLES
 
-
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 
 
