@@ -44,7 +44,7 @@ def make_nights(manifests: tuple[Path, Path, Path]) -> tuple[Night, Night, Night
 
 # A night of the demo has hundreds of rows: what counts is how soon code runs, not how fast. The JVM
 # stops at its first compiler, plans are interpreted, and shuffles have two parts.
-_FEW_ROWS = (
+FEW_ROWS = (
     "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.sql.codegen.wholeStage=false",
     "spark.sql.codegen.factoryMode=NO_CODEGEN",
@@ -57,7 +57,7 @@ _FEW_ROWS = (
 def submit() -> list[str]:
     """The beginning of every spark-submit: the one of this environment, on this machine."""
     program = Path(sys.executable).with_name("spark-submit")
-    settings = [part for setting in _FEW_ROWS for part in ("--conf", setting)]
+    settings = [part for setting in FEW_ROWS for part in ("--conf", setting)]
     return [shown(program), "--properties-file", "conf/spark/laptop.conf", *settings]
 
 

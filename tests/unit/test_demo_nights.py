@@ -129,7 +129,7 @@ def test_the_command_of_a_night_is_one_the_job_understands(
     config = parse_config("tag_nightly", TagNightlyConfig, command[job + 1 :])
 
     assert Path(command[0]).name == "spark-submit"
-    assert command[1:job] == ["--properties-file", "conf/spark/laptop.conf"]
+    assert command[1:3] == ["--properties-file", "conf/spark/laptop.conf"]
     assert (ROOT / config.tables.location) == layout.tables
     assert (ROOT / config.model.uri) == layout.bundle
     assert [ROOT / root for root in config.fetch.allowed_roots] == [layout.catalogue]
