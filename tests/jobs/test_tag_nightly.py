@@ -21,6 +21,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from demo.nights import FEW_ROWS
 from demo.verify import read_rows, verify_run
 from jobs.tag_nightly import main
 from pipeline.synthetic import draw_scene, seeded, write_damaged
@@ -99,6 +100,7 @@ def submitted(
         str(Path(sys.executable).with_name("spark-submit")),
         *("--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf")),
         *("--master", "local[2,3]"),
+        *(part for setting in FEW_ROWS for part in ("--conf", setting)),
         *("--py-files", str(zipped)),
         str(ROOT / "jobs" / "tag_nightly.py"),
         *arguments,
