@@ -7,6 +7,7 @@ nor a second of waiting.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -86,6 +87,19 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("OFF")
     yield session
     session.stop()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Jobs that tests run in this process set up logging for a process of their own."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if type(handler).__name__ == "StderrHandler" and handler not in handlers:
+            root.removeHandler(handler)
+    logging.captureWarnings(capture=False)
 
 
 @pytest.fixture(scope="session")

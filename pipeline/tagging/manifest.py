@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
@@ -247,15 +248,22 @@ def _read(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datet
             return _read_delta(spark, config.path)
         raw = spark.read.parquet(config.path)
         return raw, _newest_file(raw)
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:  # the latter: a file that is not Parquet
         missing = isinstance(error, AnalysisException) and "PATH_NOT_FOUND" in str(error)
         raise ManifestError(
             "the manifest does not exist" if missing else "the manifest cannot be read",
             where=config.path,
             expected="Parquet files or a Delta table" if missing else f"{kind} data",
-            got=None if missing else str(error).splitlines()[0][:200],
+            got=None if missing else _cause(error),
             todo="check --manifest.path",
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """What Spark's error says, without its stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = lines[1] if lines[0].startswith("An error occurred while calling") else lines[0]
+    return told.removeprefix(": ")[:200]
 
 
 def _is_delta(spark: SparkSession, path: str) -> bool:

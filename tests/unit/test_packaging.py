@@ -163,7 +163,9 @@ def test_every_cluster_has_the_settings_that_results_rest_on(path: Path) -> None
     laptop = spark_settings(ROOT / "conf" / "spark" / "laptop.conf")
 
     for name, value in laptop.items():
-        if name.startswith(("spark.sql.", "spark.databricks.")) and "shuffle" not in name:
+        matters = name.startswith(("spark.sql.", "spark.databricks."))
+        # How many parts work is cut into is a matter of size, not of results.
+        if matters and not name.endswith(("shuffle.partitions", "snapshotPartitions")):
             assert here[name] == value, name
 
 
