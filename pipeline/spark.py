@@ -27,11 +27,23 @@ DELTA_SETTINGS = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
 
+DELTA_NEEDS_SPARK_HAS = (
+    "org.apache.hadoop:hadoop-client-api",
+    "org.apache.hadoop:hadoop-client-runtime",
+    "org.apache.parquet:*",
+    "com.fasterxml.jackson.core:*",
+    "org.apache.logging.log4j:*",
+    "org.slf4j:*",
+    "com.github.luben:*",
+    "org.xerial.snappy:*",
+)
+
 # The same as conf/spark/laptop.conf, which says why (a test compares them).
 LAPTOP_SETTINGS = {
     "spark.master": "local[*,3]",
     "spark.driver.memory": "4g",
     **DELTA_SETTINGS,
+    "spark.jars.excludes": ",".join(DELTA_NEEDS_SPARK_HAS),
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "8",

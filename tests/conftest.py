@@ -39,6 +39,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from delta import configure_spark_with_delta_pip
     from pyspark.sql import SparkSession
 
+    from pipeline.spark import LAPTOP_SETTINGS
+
     folder = tmp_path_factory.mktemp("spark")
     settings = {
         # Two tasks at a time is the least that shows what parallel tasks break.
@@ -62,7 +64,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "2",
         # and so would the 50 partitions Delta reads its log with.
         "spark.databricks.delta.snapshotPartitions": "2",
-        # As in production: times are UTC wherever the test runs.
+        # As in production: Delta's jars only, ...
+        "spark.jars.excludes": LAPTOP_SETTINGS["spark.jars.excludes"],
+        # ... and times are UTC wherever the test runs.
         "spark.sql.session.timeZone": "UTC",
         # Small batches, so that tests of a few rows see more than one.
         "spark.sql.execution.arrow.maxRecordsPerBatch": "8",
