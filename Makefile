@@ -30,8 +30,8 @@ setup: ## Make .venv with the locked versions, find or install Java 17 (quick wh
 demo: setup ## Draw a catalogue, train a small model, tag three nights of it, query the tables
 	$(PY) demo/run.py
 
-test: setup ## Run all tests; the slowest 15 are listed at the end
-	$(PY) -m pytest --durations=15 $(ARGS)
+test: setup ## Run all tests, two at a time; the slowest 15 are listed at the end
+	$(PY) -m pytest -n 2 --dist loadgroup --durations=15 $(ARGS)
 
 test-unit: setup ## Run the tests that need no Java, in seconds
 	$(PY) -m pytest tests/unit --durations=3 $(ARGS)

@@ -25,15 +25,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from catalogue_difficulty import (
-    REGULARISATIONS,
-    make_channel_histogram,
-    make_joint_histogram,
-    read_pixels,
-)
+from catalogue_difficulty import colour_baselines, read_pixels
 from deltalake import DeltaTable
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from pipeline.evaluation.metrics import gap, macro_map
 
@@ -126,25 +119,8 @@ def staged_scores(tables: Path, image_ids: list[str], labels: list[str]) -> Floa
 def colour_scores(rows: list[dict[str, Any]], targets: Floats, test: npt.NDArray[Any]) -> Floats:
     """Scores of the logistic regression on colour histograms that is best on the test images."""
     pixels = [read_pixels(row["uri"]) for row in rows]
-    best: tuple[float, Floats] = (-1.0, np.zeros(0))
-    for make_histogram in (make_joint_histogram, make_channel_histogram):
-        features = np.sqrt(np.stack([make_histogram(picture) for picture in pixels]))
-        features = StandardScaler().fit(features[~test]).transform(features)
-        for regularisation in REGULARISATIONS:
-            model = LogisticRegression(C=regularisation, max_iter=300)
-            scores = np.stack(
-                [
-                    model.fit(features[~test], targets[~test, label]).predict_proba(features[test])[
-                        :, 1
-                    ]
-                    for label in range(targets.shape[1])
-                ],
-                axis=1,
-            )
-            value = macro_map(scores, targets[test]).value
-            if value > best[0]:
-                best = (value, scores)
-    return best[1]
+    tried = (scores for _, scores in colour_baselines(pixels, targets, test))
+    return max(tried, key=lambda scores: macro_map(scores, targets[test]).value)
 
 
 def main() -> None:

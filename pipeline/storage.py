@@ -1,8 +1,9 @@
-"""Small texts to a local path or to any URI pyarrow can write."""
+"""Places: paths and URIs, and small texts written to them by whatever pyarrow can write."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,13 @@ from pyarrow import ArrowInvalid, fs  # type: ignore[import-untyped]
 
 from pipeline.errors import PipelineError
 from pipeline.redaction import redact
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+
+
+def absolute(place: str) -> str:
+    """A plain path as an absolute one, for processes that run in other folders; a URI as it is."""
+    return place if _SCHEME.match(place) else str(Path(place).absolute())
 
 
 def local_path(uri: str) -> Path | None:

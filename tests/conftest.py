@@ -50,8 +50,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # A web server nobody looks at.
         "spark.ui.enabled": "false",
         # Hundreds of queries over a few rows: what counts is how soon code runs, not how fast.
-        # The JVM stops at its first compiler and collects garbage with one thread, ...
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        # The JVM collects garbage with one thread, ...
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
         # ... plans are interpreted instead of compiled, ...
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -151,6 +151,15 @@ def gpu() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, a file's tests stay in one process, and so do all that share the session."""
+    for item in items:
+        shares_session = "spark" in getattr(item, "fixturenames", ())
+        group = "spark" if shares_session else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

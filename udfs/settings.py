@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pipeline.config import DecodeConfig, FetchConfig, ModelConfig
 from pipeline.models.bundle_info import BundleInfo, model_version, read_bundle_info
 from pipeline.models.locate import locate_bundle
 from pipeline.registry import resolve_model_uri
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+from pipeline.storage import absolute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +46,7 @@ def read_settings(
     Raises:
         BundleError: The bundle is missing, changed, or not one.
     """
-    uri = resolve_model_uri(model.uri)  # an alias may move between driver and executor
-    if not _SCHEME.match(uri):
-        uri = str(Path(uri).resolve())  # executors run in other folders
+    uri = absolute(resolve_model_uri(model.uri))  # an alias may move before executors look
     info = read_bundle_info(locate_bundle(uri, model.cache_dir))
     version = model_version(info, precision=model.precision, scaled_decoding=model.scaled_decoding)
     settings = TaggerSettings(

@@ -5,11 +5,9 @@ Knows nothing of tagging. Every write is one Delta commit.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
@@ -17,9 +15,8 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.errors import TablesError
+from pipeline.storage import absolute
 from pipeline.tables.schemas import TABLES
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ class TableSet:
     location: str
 
     def __post_init__(self) -> None:
-        if not _SCHEME.match(self.location):
-            object.__setattr__(self, "location", str(Path(self.location).absolute()))
+        object.__setattr__(self, "location", absolute(self.location))
 
     def path(self, name: str) -> str:
         """Folder of a table."""

@@ -32,9 +32,12 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
     Returns:
         Counts: tagged, failed, deleted, superseded, reused, tags_published.
     """
-    staged = unique_facts(tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id))
-    if staged.isEmpty():
+    staged = tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id)
+    facts, images_named = _count_facts(staged)
+    if facts == 0:
         return dict.fromkeys(_COUNTS, 0)
+    if facts > images_named:
+        staged = unique_facts(staged)
     note = f"mumic run {run.run_id} published"
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     with kept(decide_winners(staged, images)) as winners:
@@ -49,14 +52,17 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
     return {**_summed(outcomes), "tags_published": tags_published}
 
 
+def _count_facts(staged: DataFrame) -> tuple[int, int]:
+    """Number of facts, and of the images they are about."""
+    counted = staged.agg(F.count(F.lit(1)), F.count_distinct("image_id")).collect()[0]
+    return counted[0], counted[1]
+
+
 def unique_facts(staged: DataFrame) -> DataFrame:
     """One fact for each image: a zombie task or a lost commit answer can stage twice.
 
     Tagged before failed, then the latest, then by content, so that the choice is always the same.
     """
-    doubled = staged.groupBy("image_id").count().where(F.col("count") > 1).limit(1).count() > 0
-    if not doubled:
-        return staged
     order = Window.partitionBy("image_id").orderBy(
         F.when(F.col("status") == "tagged", 0).otherwise(1),
         F.col("tagged_at").desc(),

@@ -19,7 +19,7 @@ from pipeline.config import StageConfig
 from pipeline.errors import ConfigurationError
 from pipeline.images.reasons import Reason
 from pipeline.tables.ledger import Run
-from pipeline.tables.schemas import OUTCOME, TAGGING_RESULTS
+from pipeline.tables.schemas import OUTCOME, TAGGING_RESULTS, TAGGING_RUNS
 from pipeline.tables.store import TableSet
 from pipeline.taxonomy import Taxonomy
 
@@ -102,14 +102,12 @@ def stage_plan(
     """
     own = tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id)
     missing = plan.join(own.select("image_id"), "image_id", "left_anti")
-    told = manifest_facts(missing.where(F.col("action") != "tag"), run, source=source)
-    facts = told
+    facts = manifest_facts(missing.where(F.col("action") != "tag"), run, source=source)
     to_tag = missing.where(F.col("action") == "tag")
     if reuse:
-        reusable = reusable_facts(tables, run, to_tag, tagger, source=source)
-        facts = facts.unionByName(reusable)
-    if not facts.isEmpty():
-        tables.append(TAGGING_RESULTS.name, facts, commit_note=f"mumic run {run.run_id} facts")
+        facts = facts.unionByName(reusable_facts(tables, run, to_tag, tagger, source=source))
+    # Without a look whether there are any: that would cost as much as an empty commit.
+    tables.append(TAGGING_RESULTS.name, facts, commit_note=f"mumic run {run.run_id} facts")
 
     own = tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id)
     remaining = to_tag.join(own.select("image_id"), "image_id", "left_anti")
@@ -217,7 +215,7 @@ def reusable_facts(
 
     Failed facts are never taken from another run, and none from one that was discarded.
     """
-    runs = tables.read("tagging_runs")
+    runs = tables.read(TAGGING_RUNS.name)
     discarded = runs.where(F.col("state") == "discarded").select("run_id").distinct()
     facts = (
         tables.read(TAGGING_RESULTS.name)
