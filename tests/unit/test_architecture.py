@@ -151,10 +151,10 @@ def test_every_package_is_read(sources: dict[str, Source]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "above"), [("pipeline", {"udfs", "jobs"}), ("udfs", {"jobs"})], ids=str
+    ("package", "above"), [("pipeline", ("udfs", "jobs")), ("udfs", ("jobs",))]
 )
 def test_packages_import_downwards_only(
-    sources: dict[str, Source], package: str, above: set[str]
+    sources: dict[str, Source], package: str, above: tuple[str, ...]
 ) -> None:
     upwards = [
         f"{source.name} imports {target}"
