@@ -21,14 +21,13 @@ RUN apt-get update \
 # The path that conf/spark/*.conf name.
 WORKDIR /opt/mumic
 
-# The environment first: its layer is 6.6 GB and changes with the lock alone. The set-up wants the
-# project's own metadata, so the smallest part of it comes along.
+# The set-up runs the project once, to archive the classes that Spark loads for it.
 COPY Makefile README.md LICENSE setup.cfg pyproject.toml requirements.lock ./
 COPY scripts scripts
 COPY conf conf
-COPY pipeline/__init__.py pipeline/
-COPY udfs/__init__.py udfs/
-COPY jobs/__init__.py jobs/
+COPY pipeline pipeline
+COPY udfs udfs
+COPY jobs jobs
 ENV UV_NO_CACHE=1
 RUN make setup && rm -rf .uv
 
@@ -38,11 +37,6 @@ ENV SPARK_HOME=/opt/mumic/.venv/lib/python3.11/site-packages/pyspark
 RUN cd /root/.ivy2.5.2/jars \
     && cp io.delta_*.jar io.unitycatalog_*.jar "${SPARK_HOME}/jars/" \
     && rm -rf /root/.ivy2.5.2
-
-# The project itself: installed as editable, so that the files below are what Python imports.
-COPY pipeline pipeline
-COPY udfs udfs
-COPY jobs jobs
 
 COPY --from=spark /opt/entrypoint.sh /opt/entrypoint.sh
 ENV JAVA_HOME=/usr/lib/jvm/java-17-openjdk-amd64 \

@@ -31,7 +31,7 @@ demo: setup ## Draw a catalogue, train a small model, tag three nights of it, qu
 	$(PY) demo/run.py
 
 test: setup ## Run all tests, two at a time; the slowest 15 are listed at the end
-	$(PY) -m pytest -n 2 --dist loadgroup --durations=15 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 $(ARGS)
 
 test-unit: setup ## Run the tests that need no Java, in seconds
 	$(PY) -m pytest tests/unit --durations=3 $(ARGS)

@@ -39,6 +39,7 @@ from pipeline.models.bundle import read_bundle, write_bundle
 from pipeline.models.mumic import MuMIC
 from pipeline.models.towers import load_towers
 from pipeline.synthetic import draw_photo, make_taxonomy
+from pipeline.taxonomy import parse_taxonomy
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = 2
@@ -67,7 +68,8 @@ def write_model(folder: Path, architecture: str) -> Path:
     torch.manual_seed(0)
     towers = load_towers(TowersConfig(architecture=architecture))
     mumic = MuMIC(towers.model, tau=0.07, bias=0.0)
-    write_bundle(folder, mumic=mumic, towers=towers, taxonomy=make_taxonomy(), licence="Apache-2.0")
+    taxonomy = parse_taxonomy(make_taxonomy())
+    write_bundle(folder, mumic=mumic, towers=towers, taxonomy=taxonomy, licence="Apache-2.0")
     return folder
 
 

@@ -42,10 +42,19 @@ def check_second_night(
     if run is None:
         return [f"the ledger does not know {before}"]
     standing = read_rows(tables, "images", version=dict(run["table_versions"])["images"])
-    new = find_new(read_wanted(first), read_wanted(second))
-    failed = {row["image_id"] for row in standing if row["status"] == "failed" and row["retriable"]}
+    wanted = read_wanted(second)
+    new = find_new(read_wanted(first), wanted)
+    # A day lies between the nights: every failure that may pass is due.
+    due = {
+        row["image_id"]
+        for row in standing
+        if row["status"] == "failed"
+        and row["retriable"]
+        and row["image_id"] in wanted
+        and wanted[row["image_id"]].version is not None
+    }
     own = [row for row in read_rows(tables, "tagging_results") if row["run_id"] == night]
-    return check_work(own, new=new, failed=failed)
+    return check_work(own, new=new, due=due)
 
 
 def find_new(before: Mapping[str, Wanted], after: Mapping[str, Wanted]) -> set[str]:
@@ -58,13 +67,15 @@ def find_new(before: Mapping[str, Wanted], after: Mapping[str, Wanted]) -> set[s
     }
 
 
-def check_work(facts: Iterable[Row], *, new: set[str], failed: set[str]) -> list[str]:
-    """Whether a run tagged what is new, and tried what failed, and nothing else."""
+def check_work(facts: Iterable[Row], *, new: set[str], due: set[str]) -> list[str]:
+    """Whether a run tagged what is new, tried again what is due, and nothing else."""
     called = {row["image_id"] for row in facts if row["origin"] == "model"}
     broken = []
     if left := new - called:
         broken.append(f"new or changed, but not tagged: {_some(left)}")
-    if idle := called - new - failed:
+    if forgotten := due - called:
+        broken.append(f"failed and due, but not tried again: {_some(forgotten)}")
+    if idle := called - new - due:
         broken.append(f"tagged again, although neither new nor changed: {_some(idle)}")
     return broken
 

@@ -20,6 +20,7 @@ from pipeline.arguments import parse_config
 from pipeline.config import LogConfig
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.logs import configure_logging
+from pipeline.ranges import validate_ranges
 from pipeline.redaction import redact, redacted
 from pipeline.storage import validate_writable, write_text
 
@@ -61,6 +62,7 @@ def run_job(
     command = command_name(job)
     try:
         config = parse_config(command, config_class, sys.argv[1:] if argv is None else argv)
+        validate_ranges(config)
     except ConfigurationError as error:
         _tell(f"{command}: error: {redact(str(error))}")
         return error.exit_code

@@ -26,12 +26,15 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 
 class RedactingFilter(logging.Filter):
-    """Drops secrets of URIs from messages."""
+    """Drops secrets of URIs from messages and tracebacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the record's message; every record passes."""
+        """Replace the record's message and traceback; every record passes."""
         record.msg = redact(record.getMessage())
         record.args = None
+        if record.exc_info:
+            # What formatters print instead of making it from the exception.
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         return True
 
 

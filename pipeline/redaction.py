@@ -6,12 +6,13 @@ import re
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-# User info may hold a password, query and fragment a signature (presigned URLs, SAS tokens).
+# User info may hold a password, query and fragment a signature (presigned URLs, SAS tokens). A URI
+# ends at a space or a double quote: too much is dropped sooner than too little.
 _URI = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
-    r"(?P<user>[^/?#\s'\"]*@)?"
-    r"(?P<place>[^?#\s'\",;]*)"
-    r"(?P<rest>[?#][^\s'\",;]*)?"
+    r"(?P<user>[^/?#\s\"]*@)?"
+    r"(?P<place>[^?#\s\"]*)"
+    r"(?P<rest>[?#][^\s\"]*?(?=[,;.')\]]*(?:[\s\"]|$)))?"
 )
 # Here the part before the @ is the container, and a path without it is no path.
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})

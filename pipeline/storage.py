@@ -48,6 +48,22 @@ def validate_writable(uri: str) -> None:
         raise _unwritable(uri, error) from error
 
 
+def validate_creatable(uri: str) -> None:
+    """Refuse a local folder that is not writable and could not be made. Makes nothing.
+
+    Raises:
+        PipelineError: With what is in the way.
+    """
+    path = local_path(uri)
+    if path is None:
+        return
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise _unwritable(uri, NotADirectoryError(20, f"{nearest} is no folder"))
+    if not os.access(nearest, os.W_OK):
+        raise _unwritable(uri, PermissionError(13, f"{nearest} is not writable"))
+
+
 def write_text(uri: str, text: str) -> None:
     """Write a small text: whole or not at all, as far as the storage can.
 
@@ -100,7 +116,7 @@ def _arrow_uri(uri: str) -> str:
 def _unwritable(uri: str, error: Exception) -> PipelineError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return PipelineError(
-        "the file cannot be written",
+        "the place cannot be written",
         where=redact(uri),
         got=reason,
         todo="name a place that exists and is writable",

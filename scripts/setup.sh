@@ -5,8 +5,14 @@
 #
 #   PYTHON=/path/to/python3.11  the interpreter to build .venv on
 #   WITHOUT_JAVA=1              for machines that only run the engine (images and models, no Spark)
+# Both are remembered in .venv until one of them is given anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+if [ -z "${PYTHON:-}${WITHOUT_JAVA:-}" ] && [ -r .venv/setup-choices ]; then
+    # shellcheck source=/dev/null
+    . .venv/setup-choices
+fi
 
 say() { echo "setup: $*" >&2; }
 die() {
@@ -128,5 +134,6 @@ if [ -z "${WITHOUT_JAVA:-}" ]; then
     echo "${java_home}" >.venv/java_home
     warm_spark
 fi
+printf 'PYTHON=%q\nWITHOUT_JAVA=%q\n' "${PYTHON:-}" "${WITHOUT_JAVA:-}" >.venv/setup-choices
 fingerprint >.venv/setup-stamp
 say "ready in $((SECONDS - started)) s; next: make demo, make test"

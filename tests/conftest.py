@@ -153,15 +153,6 @@ def gpu() -> str | None:
     return found.stdout.strip() or None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, a file's tests stay in one process, and so do all that share the session."""
-    for item in items:
-        shares_session = "spark" in getattr(item, "fixturenames", ())
-        group = "spark" if shares_session else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked ``gpu`` where there is none; ``-ra`` shows the reason."""
     if item.get_closest_marker("gpu") and gpu() is None:

@@ -1,8 +1,9 @@
 """Reads images over http and https.
 
-Every limit holds for the whole of an attempt: a server that sends one byte now and then, in the
-headers or in the body, cannot hold a thread longer than ``fetch.total_timeout_s``. Redirects are
-followed by hand, so that each host on the way is one that is allowed.
+Once a connection stands, every limit holds for the whole of an attempt: a server that sends one
+byte now and then, in the headers or in the body, cannot hold a thread longer than
+``fetch.total_timeout_s``. ``connect_timeout_s`` counts for each address of a host name. Redirects
+are followed by hand, so that each host on the way is one that is allowed.
 """
 
 from __future__ import annotations

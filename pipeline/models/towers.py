@@ -81,8 +81,8 @@ def load_towers(config: TowersConfig) -> Towers:
         checkpoint, tag = _find_checkpoint(name, config.pretrained)
         preprocess = merge_preprocess_dict(preprocess, tag)
         # OpenAI's weights need the activation they were trained with, whatever name was given.
-        if tag:
-            architecture["quick_gelu"] = bool(tag.get("quick_gelu", False))
+        if tag and tag.get("quick_gelu"):
+            architecture["quick_gelu"] = True
     if checkpoint is not None:
         architecture = _without_downloads(architecture)
     model = build_clip(architecture, where=name)

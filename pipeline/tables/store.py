@@ -41,7 +41,8 @@ class TableSet:
 
     def exists(self, name: str) -> bool:
         """Whether the table was created."""
-        return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
+        with storage_errors(f"looking for {self.path(name)}"):
+            return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
 
     def delta(self, name: str) -> DeltaTable:
         """The table for MERGE, history and detail."""
@@ -68,7 +69,8 @@ class TableSet:
     def properties(self, name: str) -> dict[str, str]:
         """The table's properties. Reads its metadata only, not its list of files."""
         path = self.path(name).replace("`", "``")
-        rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{path}`").collect()
+        with storage_errors(f"opening {self.path(name)}"):
+            rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{path}`").collect()
         return {row["key"]: row["value"] for row in rows}
 
     def append(self, name: str, rows: DataFrame, *, commit_note: str) -> None:
@@ -101,10 +103,10 @@ def storage_errors(doing: str) -> Iterator[None]:
         if cause is None:
             raise
         raise TablesError(
-            "the storage refused a write",
+            "the storage refused",
             where=doing,
             got=cause,
-            todo="check that the place exists, is writable, and has space left",
+            todo="check that the place exists, is readable and writable, and has space left",
         ) from error
 
 
@@ -118,7 +120,14 @@ _STORAGE_EXCEPTIONS = (
     "org.apache.hadoop.fs.UnsupportedFileSystemException",
     "org.apache.hadoop.security.AccessControlException",
     "Mkdirs failed",
+    "java.lang.ClassNotFoundException",  # a file system whose jar is not there, such as s3a
     "DELTA_CANNOT_CREATE_LOG_PATH",
+    "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION",
+    "DELTA_LOG_FILE_NOT_FOUND",
+    "DELTA_MISSING_DELTA_TABLE",
+    "DELTA_STATE_RECOVER_ERROR",
+    "DELTA_TRUNCATED_TRANSACTION_LOG",
+    "DELTA_VERSIONS_NOT_CONTIGUOUS",
 )
 
 

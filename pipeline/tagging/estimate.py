@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.storage import validate_creatable
 from pipeline.tables.create import existing_tables
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.merge import kept
-from pipeline.tables.schemas import IMAGES, TAGGING_RUNS
+from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS, TAGGING_RUNS
 from pipeline.tables.store import TableSet
-from pipeline.tagging.manifest import digest_manifest, read_manifest
+from pipeline.tagging.manifest import read_manifest
 from pipeline.tagging.request import RunRequest, Summary, cost_of
+from pipeline.tagging.run import validate_same_run
 from pipeline.tagging.selection import ACTIVE, LAST_SEQ, count_actions, select_rows
-from pipeline.tagging.stage import Tagger, validate_floor
+from pipeline.tagging.stage import Tagger, reusable_results, staged_images, validate_floor
 
 
 def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Summary:
@@ -25,30 +28,43 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
     tables = TableSet(spark, request.tables_location)
     existing = existing_tables(tables)
     manifest = read_manifest(spark, request.manifest)
-    digest = digest_manifest(manifest.rows)
+    validate_creatable(request.tables_location)
     as_of = request.as_of or manifest.as_of
+    rows, staged_before = manifest.rows, 0
+    run = Ledger(tables).find(request.run_id) if TAGGING_RUNS.name in existing else None
+    if run is not None:
+        validate_same_run(run, request, tagger, manifest)
+        staged = staged_images(tables, run.run_id)
+        rows, staged_before = rows.join(staged, "image_id", "left_anti"), staged.count()
     planned = select_rows(
-        manifest.rows,
+        rows,
         tables.read(IMAGES.name) if IMAGES.name in existing else None,
         request,
         as_of=as_of,
         run_seq=LAST_SEQ,
     )
-    with kept(planned.select("image_id", "action")) as plan:
+    with kept(planned.select("image_id", "image_version", "clean_uri", "action")) as plan:
         counts = count_actions(plan)
+        reused = 0
+        if TAGGING_RESULTS.name in existing and not request.force:
+            to_tag = plan.where(F.col("action") == "tag")
+            reused = reusable_results(tables, to_tag, tagger, run_id=request.run_id).count()
     speed = request.cost.images_per_s
     if TAGGING_RUNS.name in existing:
         speed = _measured_speed(Ledger(tables), tagger.model_version) or speed
-    seconds = counts["tag"] / (speed * request.slots) if speed else None
+    to_model = counts["tag"] - reused
+    seconds = to_model / (speed * request.slots) if speed else None
     active = sum(counts[action] for action in ACTIVE)
     return {
         "run_id": request.run_id,
         "job": request.job,
         "state": "dry_run",
         "as_of": as_of.isoformat(),
-        "manifest_rows": digest.rows,
+        "manifest_rows": sum(counts.values()) + staged_before,
         "skipped": sum(counts.values()) - active - counts["superseded"],
-        "to_tag": counts["tag"],
+        "staged_before": staged_before,
+        "to_reuse": reused,
+        "to_tag": to_model,
         "to_delete": counts["delete"],
         "to_fail": counts["contradict"],
         "superseded": counts["superseded"],

@@ -6,6 +6,8 @@ Canonical columns: image_id, uri, content, text, image_version, clean_uri, delet
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -38,7 +40,9 @@ _TYPES: dict[str, tuple[type[DataType], ...]] = {
     "version": (StringType, IntegralType, TimestampType, TimestampNTZType, DateType),
     "deleted": (BooleanType,),
 }
-_SCHEME = r"^[A-Za-z][A-Za-z0-9+.\-]*://"
+# Also what only nearly is a URI: its query may hold a signature all the same.
+_URI = r"^\s*(?:[A-Za-z][A-Za-z0-9+.\-]*:/|//)"
+_USER_INFO = r"^(\s*(?:(?!file:)[A-Za-z][A-Za-z0-9+.\-]*:)?/{1,2})[^/]*@"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +52,12 @@ class Manifest:
     Attributes:
         rows: Canonical rows, one for each image_id.
         as_of: The moment it speaks for unless the scheduler says otherwise, UTC.
-        has_content: Whether rows carry image bytes.
+        digest: Tells it from other manifests.
     """
 
     rows: DataFrame
     as_of: datetime
-    has_content: bool
+    digest: ManifestDigest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +80,12 @@ def read_manifest(spark: SparkSession, config: ManifestConfig) -> Manifest:
         ManifestError: It does not exist, lacks a column, has one of a wrong type, or has rows
             without an id.
     """
-    raw, as_of = _read(spark, config)
-    columns = resolve_columns(raw.schema, config)
-    validate_ids(raw, columns["image_id"], where=config.path)
-    rows = unique_rows(canonical_rows(raw, columns))
-    return Manifest(rows=rows, as_of=as_of, has_content="content" in columns)
+    with manifest_errors(config):
+        raw, as_of = _read(spark, config)
+        columns = resolve_columns(raw.schema, config)
+        validate_ids(raw, columns["image_id"], where=config.path)
+        rows = unique_rows(canonical_rows(raw, columns))
+        return Manifest(rows=rows, as_of=as_of, digest=digest_manifest(rows))
 
 
 def resolve_columns(schema: StructType, config: ManifestConfig) -> dict[str, str]:
@@ -139,7 +144,7 @@ def validate_ids(raw: DataFrame, image_id: str, *, where: str) -> None:
     broken = raw.where(key.isNull() | (text == ""))
     others = [name for name in raw.columns if name != image_id][:3]
     example = F.to_json(
-        F.struct(*(F.substring(_quoted(o).cast("string"), 1, 60).alias(o) for o in others))
+        F.struct(*(F.substring(clean(_quoted(o).cast("string")), 1, 60).alias(o) for o in others))
     )
     rows = broken.select((example if others else F.lit("{}")).alias("example")).limit(3).collect()
     if not rows:
@@ -148,7 +153,7 @@ def validate_ids(raw: DataFrame, image_id: str, *, where: str) -> None:
         f"{broken.count()} manifest rows have no {image_id}",
         where=where,
         expected="a non-empty id in every row",
-        got="rows such as " + ", ".join(_without_query(row["example"]) for row in rows),
+        got="rows such as " + ", ".join(row["example"] for row in rows),
         todo="mend the feed: without an id a result has no place",
     )
 
@@ -184,8 +189,8 @@ def canonical_rows(raw: DataFrame, columns: dict[str, str]) -> DataFrame:
 def unique_rows(rows: DataFrame) -> DataFrame:
     """One row for each id. A repeated row counts once; contradicting rows become one failure.
 
-    Rows contradict each other where the image_version, the place or the deletion differs. The
-    image_version of a contradiction is a digest of all that was said, in any order.
+    Rows contradict each other where the image_version, the place, the bytes or the deletion
+    differs. The image_version of a contradiction is a digest of all that was said, in any order.
     """
     said = F.sha2(
         F.concat_ws(
@@ -193,6 +198,7 @@ def unique_rows(rows: DataFrame) -> DataFrame:
             F.col("deleted").cast("string"),
             F.coalesce("image_version", F.lit("")),
             F.when(~F.col("deleted"), F.coalesce("clean_uri", F.lit(""))),
+            F.when(~F.col("deleted"), F.coalesce(F.sha2("content", 256), F.lit(""))),
         ),
         256,
     )
@@ -221,9 +227,8 @@ def unique_rows(rows: DataFrame) -> DataFrame:
 
 def clean(uri: Column) -> Column:
     """A URI without user info, query and fragment. Plain paths stay as they are."""
-    stripped = F.regexp_replace(uri, r"[?#].*$", "")
-    stripped = F.regexp_replace(stripped, r"^([A-Za-z][A-Za-z0-9+.\-]*://)[^/]*@", "$1")
-    return F.when(uri.rlike(_SCHEME), stripped).otherwise(uri)
+    stripped = F.regexp_replace(F.regexp_replace(uri, r"(?s)[?#].*", ""), _USER_INFO, "$1")
+    return F.when(uri.rlike(_URI), stripped).otherwise(uri)
 
 
 def digest_manifest(rows: DataFrame) -> ManifestDigest:
@@ -239,17 +244,14 @@ def digest_manifest(rows: DataFrame) -> ManifestDigest:
     return ManifestDigest(rows=whole["rows"], digest=digest)
 
 
-def _read(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datetime]:
-    kind = config.format
+@contextmanager
+def manifest_errors(config: ManifestConfig) -> Iterator[None]:
+    """Tell what is wrong with a manifest's files in one line; also of those read later on."""
     try:
-        if kind == "auto":
-            kind = "delta" if _is_delta(spark, config.path) else "parquet"
-        if kind == "delta":
-            return _read_delta(spark, config.path)
-        raw = spark.read.parquet(config.path)
-        return raw, _newest_file(raw)
+        yield
     except (PySparkException, Py4JJavaError) as error:  # the latter: a file that is not Parquet
         missing = isinstance(error, AnalysisException) and "PATH_NOT_FOUND" in str(error)
+        kind = "Delta" if config.format == "delta" else "Parquet"
         raise ManifestError(
             "the manifest does not exist" if missing else "the manifest cannot be read",
             where=config.path,
@@ -257,6 +259,16 @@ def _read(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datet
             got=None if missing else _cause(error),
             todo="check --manifest.path",
         ) from error
+
+
+def _read(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datetime]:
+    kind = config.format
+    if kind == "auto":
+        kind = "delta" if _is_delta(spark, config.path) else "parquet"
+    if kind == "delta":
+        return _read_delta(spark, config.path)
+    raw = spark.read.parquet(config.path)
+    return raw, _newest_file(raw)
 
 
 def _cause(error: BaseException) -> str:
@@ -295,7 +307,3 @@ def _newest_file(raw: DataFrame) -> datetime:
 
 def _quoted(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
-
-
-def _without_query(text: str) -> str:
-    return text.split("?", 1)[0]

@@ -101,14 +101,14 @@ def parse_as_of(text: str | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise ConfigurationError(
             "as_of is no moment",
             where="as_of",
             expected="ISO 8601 such as 2026-03-01T00:00:00Z",
             got=text,
         ) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def make_run_id(job: str, asked: str | None, *, now: datetime) -> str:

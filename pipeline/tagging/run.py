@@ -11,23 +11,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.errors import RunConflictError
+from pipeline.errors import HeldByAudit, RunConflictError
+from pipeline.redaction import redact
+from pipeline.spark import explain
 from pipeline.tables.create import create_tables, existing_tables
 from pipeline.tables.labels import write_labels
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES
 from pipeline.tables.store import TableSet
-from pipeline.tagging.manifest import Manifest, digest_manifest, read_manifest
+from pipeline.tagging.manifest import Manifest, read_manifest
 from pipeline.tagging.publish import publish_staged
 from pipeline.tagging.request import RunRequest, Summary, summarise
 from pipeline.tagging.selection import ACTIVE, count_actions, select_rows
-from pipeline.tagging.stage import Progress, Tagger, stage_plan, validate_floor
+from pipeline.tagging.stage import Progress, Tagger, stage_plan, staged_images, validate_floor
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +54,34 @@ def run_tagging(
     existing = existing_tables(tables)
     watch = Stopwatch()
     manifest = read_manifest(spark, request.manifest)
-    digest = digest_manifest(manifest.rows).digest
     create_tables(tables, existing=existing)
     ledger = Ledger(tables)
-    run = _start_or_resume(ledger, request, tagger, manifest, digest=digest)
+    run = ledger.find(request.run_id)
+    is_resumed = run is not None
+    if run is None:
+        run = _start(ledger, request, tagger, manifest)
+    else:
+        validate_same_run(run, request, tagger, manifest)
+        log.info("run %s goes on from state %s", run.run_id, run.state)
     watch.lap("start")
     if run.state == "published":
         return summarise(run, request)
     try:
         if run.state in ("started", "failed"):
-            counts = _stage(tables, run, request, tagger, manifest, progress=progress, watch=watch)
+            rows, staged_before = manifest.rows, 0
+            if is_resumed:
+                staged = staged_images(tables, run.run_id)
+                rows, staged_before = rows.join(staged, "image_id", "left_anti"), staged.count()
+            counts = _stage(
+                tables,
+                run,
+                request,
+                tagger,
+                rows,
+                staged_before=staged_before,
+                progress=progress,
+                watch=watch,
+            )
             run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
         finished = roll_forward(tables, ledger, now=request.now)
         run = finished.get(run.run_id) or publish_run(tables, ledger, run, now=request.now)
@@ -98,34 +119,39 @@ def roll_forward(
     return finished
 
 
-def _start_or_resume(
-    ledger: Ledger, request: RunRequest, tagger: Tagger, manifest: Manifest, *, digest: str
-) -> Run:
-    run = ledger.find(request.run_id)
-    if run is None:
-        return ledger.start(
-            run_id=request.run_id,
-            job=request.job,
-            as_of=request.as_of or manifest.as_of,
-            manifest_digest=digest,
-            model_version=tagger.model_version,
-            taxonomy_version=tagger.taxonomy.version,
-            config=request.config,
-            at=request.now(),
-        )
+def _start(ledger: Ledger, request: RunRequest, tagger: Tagger, manifest: Manifest) -> Run:
+    return ledger.start(
+        run_id=request.run_id,
+        job=request.job,
+        as_of=request.as_of or manifest.as_of,
+        manifest_digest=manifest.digest.digest,
+        model_version=tagger.model_version,
+        taxonomy_version=tagger.taxonomy.version,
+        config=request.config,
+        at=request.now(),
+    )
+
+
+def validate_same_run(run: Run, request: RunRequest, tagger: Tagger, manifest: Manifest) -> None:
+    """Refuse to go on with a run of that name that was asked for something else.
+
+    Raises:
+        RunConflictError: It has another manifest, model, taxonomy or moment, or was discarded.
+        HeldByAudit: The audit holds it.
+    """
     if run.state == "discarded":
         raise RunConflictError(
             "the run was discarded", where=run.run_id, todo="start one under another --run_id"
         )
     _validate_same(
         run,
-        manifest=(run.manifest_digest, digest),
+        manifest=(run.manifest_digest, manifest.digest.digest),
         model=(run.model_version, tagger.model_version),
         taxonomy=(run.taxonomy_version, tagger.taxonomy.version),
         as_of=(run.as_of, request.as_of or run.as_of),
     )
-    log.info("run %s goes on from state %s", run.run_id, run.state)
-    return run
+    if run.state == "held":
+        raise HeldByAudit("the audit holds the run", where=run.run_id)
 
 
 def _validate_same(run: Run, **known_and_asked: tuple[object, object]) -> None:
@@ -145,15 +171,18 @@ def _stage(
     run: Run,
     request: RunRequest,
     tagger: Tagger,
-    manifest: Manifest,
+    rows: DataFrame,
     *,
+    staged_before: int,
     progress: Progress | None,
     watch: Stopwatch,
 ) -> dict[str, int]:
     """Select and stage; what was counted on the way."""
     write_labels(tables, tagger.taxonomy)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
-    planned = select_rows(manifest.rows, images, request, as_of=run.as_of, run_seq=run.run_seq)
+    if request.limit is not None:
+        request = replace(request, limit=max(0, request.limit - staged_before))
+    planned = select_rows(rows, images, request, as_of=run.as_of, run_seq=run.run_seq)
     with kept(planned) as plan:
         counts = count_actions(plan)
         passed_over = counts["skip"] + counts["wait"] + counts["erased"]
@@ -178,7 +207,7 @@ def _stage(
         )
     watch.lap("tag")
     return {
-        "manifest_rows": sum(counts.values()),
+        "manifest_rows": sum(counts.values()) + staged_before,
         "skipped": passed_over,
         "not_due": counts["wait"],
         "erased": counts["erased"],
@@ -195,10 +224,19 @@ def _note_failure(
     try:
         run = ledger.find(run_id)
         if run is not None and run.state in ("started", "staged", "failed"):
-            ledger.advance(run, "failed", at=now(), detail=str(error).splitlines()[0][:500])
+            ledger.advance(run, "failed", at=now(), detail=_in_one_line(error))
     except Exception:
         # The storage may be what failed. The first error is the one that is raised.
         log.warning("the ledger could not be told that run %s failed", run_id, exc_info=True)
+
+
+def _in_one_line(error: Exception) -> str:
+    """The error as the ledger keeps it: what executors said where they did, without secrets."""
+    known = explain(error)
+    text = str(known) if known else f"{type(error).__name__}: {error}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = lines[:2] if "An error occurred while calling" in lines[0] else lines[:1]
+    return redact(" ".join(told))[:500]
 
 
 class Stopwatch:

@@ -84,12 +84,13 @@ def stage_plan(
     progress: Progress,
     reuse: bool = True,
 ) -> int:
-    """Stage a fact for every row of ``plan`` that has none of this run yet.
+    """Stage a fact for every row of ``plan``.
 
     Args:
         tables: The table set.
         run: The run that stages.
-        plan: Canonical manifest rows with ``action`` tag, delete or contradict.
+        plan: Canonical manifest rows with ``action`` tag, delete or contradict, and no fact of
+            this run yet.
         tagger: The model.
         source: Name of the feed.
         config: Sizes of chunks and tasks.
@@ -100,17 +101,14 @@ def stage_plan(
     Returns:
         Number of images that went to the model now.
     """
-    own = tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id)
-    missing = plan.join(own.select("image_id"), "image_id", "left_anti")
-    facts = manifest_facts(missing.where(F.col("action") != "tag"), run, source=source)
-    to_tag = missing.where(F.col("action") == "tag")
+    facts = manifest_facts(plan.where(F.col("action") != "tag"), run, source=source)
+    to_tag = plan.where(F.col("action") == "tag")
     if reuse:
         facts = facts.unionByName(reusable_facts(tables, run, to_tag, tagger, source=source))
     # Without a look whether there are any: that would cost as much as an empty commit.
     tables.append(TAGGING_RESULTS.name, facts, commit_note=f"mumic run {run.run_id} facts")
 
-    own = tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id)
-    remaining = to_tag.join(own.select("image_id"), "image_id", "left_anti")
+    remaining = to_tag.join(staged_images(tables, run.run_id), "image_id", "left_anti")
     remaining.persist(StorageLevel.DISK_ONLY)  # rows may carry image bytes
     try:
         return _tag_chunks(
@@ -126,6 +124,12 @@ def stage_plan(
     finally:
         progress.end()
         remaining.unpersist()
+
+
+def staged_images(tables: TableSet, run_id: str) -> DataFrame:
+    """The image_id of every image of which the run staged a fact."""
+    results = tables.read(TAGGING_RESULTS.name)
+    return results.where(F.col("run_id") == run_id).select("image_id").distinct()
 
 
 def _tag_chunks(
@@ -208,30 +212,39 @@ def manifest_facts(rows: DataFrame, run: Run, *, source: str) -> DataFrame:
     )
 
 
-def reusable_facts(
-    tables: TableSet, run: Run, to_tag: DataFrame, tagger: Tagger, *, source: str
+def reusable_results(
+    tables: TableSet, to_tag: DataFrame, tagger: Tagger, *, run_id: str
 ) -> DataFrame:
-    """Facts that other runs staged about the same versions with the same model and taxonomy.
+    """What other runs staged about the same versions with the same model and taxonomy, the latest.
 
-    Failed facts are never taken from another run, and none from one that was discarded.
+    Failures are never taken from another run, and nothing from one that was discarded.
+
+    Returns:
+        image_id, image_version, and a struct ``fact``: wanted_uri, tagged_at, and ``OUTCOME``.
     """
     runs = tables.read(TAGGING_RUNS.name)
     discarded = runs.where(F.col("state") == "discarded").select("run_id").distinct()
     facts = (
         tables.read(TAGGING_RESULTS.name)
-        .where(F.col("run_id") != run.run_id)
-        .where(F.col("model_version") == run.model_version)
+        .where(F.col("run_id") != run_id)
+        .where(F.col("model_version") == tagger.model_version)
         .where(F.col("taxonomy_version") == tagger.taxonomy.version)
         .where(F.col("status") == "tagged")
         .join(F.broadcast(discarded), "run_id", "left_anti")
     )
     wanted = to_tag.select("image_id", "image_version", F.col("clean_uri").alias("wanted_uri"))
-    names = [field.name for field in OUTCOME.fields]
     matched = facts.join(wanted, ["image_id", "image_version"])
-    fact = F.struct("wanted_uri", "tagged_at", *names)
-    latest = matched.groupBy("image_id", "image_version").agg(
+    fact = F.struct("wanted_uri", "tagged_at", *OUTCOME.names)
+    return matched.groupBy("image_id", "image_version").agg(
         F.max_by(fact, F.col("run_seq")).alias("fact")
     )
+
+
+def reusable_facts(
+    tables: TableSet, run: Run, to_tag: DataFrame, tagger: Tagger, *, source: str
+) -> DataFrame:
+    """:func:`reusable_results` as facts of this run."""
+    latest = reusable_results(tables, to_tag, tagger, run_id=run.run_id)
     return _facts(
         latest.select(
             "image_id",
@@ -240,7 +253,7 @@ def reusable_facts(
             F.lit("tagged").alias("status"),
             F.lit("reused").alias("origin"),
             F.col("fact.tagged_at").alias("tagged_at"),
-            *(F.col(f"fact.{name}").alias(name) for name in names),
+            *(F.col(f"fact.{name}").alias(name) for name in OUTCOME.names),
         ),
         run,
         source=source,

@@ -11,14 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from fake_model import calls_of, make_tagger, with_thresholds
+from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 import pipeline.tagging.publish as publishing
 from pipeline.config import ManifestConfig, StageConfig
 from pipeline.errors import ConfigurationError, RunConflictError, SchemaVersionError
 from pipeline.tables.create import create_table
-from pipeline.tables.schemas import IMAGES, TABLES
+from pipeline.tables.ledger import Ledger
+from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, TABLES
 from pipeline.tables.store import TableSet
 from pipeline.tagging.estimate import estimate_run
+from pipeline.tagging.manifest import canonical_rows, unique_rows
 from pipeline.tagging.request import RunRequest
 from pipeline.tagging.run import run_tagging
 
@@ -100,6 +104,7 @@ def row(image_id: str, place: str | None = None, version: str = "1", **more) -> 
 NIGHT_1 = [
     *(row(key) for key in "abcdef"),
     row(UNICODE, "https://cdn.example.com/ok/7.jpg?token=secret#x"),
+    row("nearly", "//me:secret@cdn.example.com/bad/corrupt/8.jpg?token=\nsecret"),
     row("twice"),
     row("twice"),
     row("torn", "/ok/one.jpg"),
@@ -136,16 +141,22 @@ def test_every_row_has_one_outcome(nights):
     images = nights.after_first
     assert images.keys() == {r["image_id"] for r in NIGHT_1}
     failed = {key: r["reason"] for key, r in images.items() if r["status"] == "failed"}
-    assert failed == {"torn": "contradiction", "broken": "corrupt", "late": "not_found"}
+    assert failed == {
+        "torn": "contradiction",
+        "broken": "corrupt",
+        "late": "not_found",
+        "nearly": "corrupt",
+    }
     assert {r["source"] for r in images.values()} == {"hotels"}
     summary = nights.summaries[0]
-    assert (summary["manifest_rows"], summary["tagged"], summary["failed"]) == (11, 8, 3)
+    assert (summary["manifest_rows"], summary["tagged"], summary["failed"]) == (12, 8, 4)
     assert summary["tags_published"] == len(nights.published_first["image_tags"])
     assert summary["state"] == "published"
 
 
 def test_secrets_of_uris_reach_no_table(nights):
     assert nights.after_first[UNICODE]["uri"] == "https://cdn.example.com/ok/7.jpg"
+    assert nights.after_first["nearly"]["uri"] == "//cdn.example.com/bad/corrupt/8.jpg"
     for table in TABLES:
         assert "secret" not in str(nights.rows(table.name))
 
@@ -228,6 +239,17 @@ def test_a_stale_manifest_published_late_replaces_nothing_newer(nights):
     assert [t for t in nights.rows("image_tags") if t["image_id"] != "only-then"] == tags
 
 
+def test_two_pictures_under_one_version_contradict_each_other(spark):
+    schema = StructType(
+        [StructField("image_id", StringType()), StructField("content", BinaryType())]
+    )
+    raw = spark.createDataFrame([("a", b"1"), ("a", b"2"), ("b", b"1"), ("b", b"1")], schema)
+    raw = raw.withColumn("version", F.lit("1"))
+    columns = {name: name for name in raw.columns}
+    rows = {row["image_id"]: row for row in unique_rows(canonical_rows(raw, columns)).collect()}
+    assert {key: row["contradicted"] for key, row in rows.items()} == {"a": True, "b": False}
+
+
 def test_a_dry_run_counts_and_writes_nothing(nights):
     before = nights.versions()
     manifest = nights.manifest("dry", [*NIGHT_2, row("x1"), row("x2")])
@@ -259,6 +281,22 @@ class Killed(Exception):  # noqa: N818
     """What a test kills a run with."""
 
 
+def dying_before(table):
+    merge = publishing.merge_rows
+
+    def merge_rows(tables, other, *args, **kwargs):
+        if other is table:
+            raise Killed
+        merge(tables, other, *args, **kwargs)
+
+    return merge_rows
+
+
+def die_before_published(ledger, run, state, **_told):
+    assert state == "published"
+    raise Killed
+
+
 def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkeypatch):
     manifest = fresh.manifest("m", NIGHT_1)
     small = StageConfig(chunk_rows=3)
@@ -274,21 +312,22 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
         with pytest.raises(Killed):
             fresh.run(manifest, "night-1", DAY_1, stage=small)
     assert not fresh.images()
+    assert fresh.rows("tagging_runs")[-1]["detail"] in (None, "Killed:")
+    assert {change["state"] for change in fresh.rows("tagging_runs")} == {"started", "failed"}
     # A task that everybody took for dead staged its facts as well.
     tables = TableSet(fresh.spark, fresh.location)
     tables.append("tagging_results", tables.read("tagging_results"), commit_note="zombie")
-    merge = publishing.merge_rows
-
-    def die_before_images(tables, table, *args, **kwargs):
-        if table is IMAGES:
-            raise Killed
-        merge(tables, table, *args, **kwargs)
-
+    for table in (IMAGE_TAGS, IMAGES):
+        with monkeypatch.context() as patched:
+            patched.setattr(publishing, "merge_rows", dying_before(table))
+            with pytest.raises(Killed):
+                fresh.run(manifest, "night-1", DAY_1, stage=small)
+        assert not fresh.images()
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "merge_rows", die_before_images)
+        patched.setattr(Ledger, "advance", die_before_published)
         with pytest.raises(Killed):
             fresh.run(manifest, "night-1", DAY_1, stage=small)
-    assert not fresh.images()
+    assert fresh.images()
 
     # Another run finishes what was cut off before it publishes its own.
     empty = fresh.manifest("empty", [])
@@ -296,6 +335,11 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
     assert set(calls_of(fresh.calls).values()) == {1}
     for name in PUBLISHED:
         assert normalised(fresh.rows(name)) == normalised(nights.published_first[name])
+    summary = fresh.run(manifest, "night-1", DAY_1)
+    speed = ("seconds", "images_per_s", "cost")
+    assert {key: summary[key] for key in summary if key not in speed} == {
+        key: nights.summaries[0][key] for key in summary if key not in speed
+    }
 
 
 def normalised(rows: list[dict]) -> list[str]:
@@ -313,11 +357,14 @@ def test_facts_of_a_run_that_never_finished_are_reused(fresh, monkeypatch):
         with pytest.raises(Killed):
             fresh.run(manifest, "abandoned", DAY_1)
     calls = calls_of(fresh.calls)
+    request = fresh.request(manifest, "another", DAY_1)
+    told = estimate_run(fresh.spark, request, make_tagger(fresh.calls))
+    assert (told["to_reuse"], told["to_tag"], told["to_fail"]) == (8, 3, 1)
     summary = fresh.run(manifest, "another", DAY_1)
     # Failed facts are not taken from another run: those images are tried again.
-    assert (summary["reused"], summary["tagged"], summary["failed"]) == (8, 0, 3)
+    assert (summary["reused"], summary["tagged"], summary["failed"]) == (8, 0, 4)
     again = calls_of(fresh.calls) - calls
-    assert set(again) == {"broken", "late"}
+    assert set(again) == {"broken", "late", "nearly"}
     fresh.assert_consistent()
 
 

@@ -307,7 +307,7 @@ def test_a_summary_that_cannot_be_written_is_refused_before_the_work(
     code = run(lambda _: worked.append(True), "--summary", str(tmp_path / "file" / "x.json"))
 
     assert (code, worked) == (1, [])
-    assert "mumic-tag-nightly: error: the file cannot be written" in capsys.readouterr().err
+    assert "mumic-tag-nightly: error: the place cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,10 @@ def test_new_is_what_a_model_has_not_seen_at_this_version() -> None:
 @pytest.mark.parametrize(
     ("called", "broken"),
     [
-        (("new",), []),
         (("new", "due"), []),
-        ((), ["new or changed, but not tagged: new"]),
-        (("new", "old"), ["tagged again, although neither new nor changed: old"]),
+        (("due",), ["new or changed, but not tagged: new"]),
+        (("new",), ["failed and due, but not tried again: due"]),
+        (("new", "due", "old"), ["tagged again, although neither new nor changed: old"]),
     ],
 )
 def test_a_night_calls_the_model_for_what_is_new_or_due(
@@ -56,7 +56,7 @@ def test_a_night_calls_the_model_for_what_is_new_or_due(
 ) -> None:
     facts = [*(fact(one) for one in called), fact("gone", origin="manifest")]
 
-    assert expectations.check_work(facts, new={"new"}, failed={"due"}) == broken
+    assert expectations.check_work(facts, new={"new"}, due={"due"}) == broken
 
 
 def test_scores_are_those_of_pictures_the_training_did_not_see() -> None:

@@ -1,0 +1,71 @@
+"""Numbers of the configuration that mean nothing, refused before a job begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
+from pipeline.config import (
+    CostConfig,
+    DecodeConfig,
+    FetchConfig,
+    ModelConfig,
+    QueryTagsConfig,
+    RetryConfig,
+    StageConfig,
+    TagNightlyConfig,
+)
+from pipeline.errors import ConfigurationError
+
+Range = tuple[float, float]
+
+_COUNT: Range = (1, math.inf)
+_AMOUNT: Range = (0, math.inf)
+_SHARE: Range = (0, 1)
+_DURATION_S: Range = (0.001, math.inf)
+
+RANGES: dict[type, dict[str, Range]] = {
+    ModelConfig: {"batch_size": _COUNT, "threads": _COUNT},
+    FetchConfig: {
+        "threads": _COUNT,
+        "connect_timeout_s": _DURATION_S,
+        "read_timeout_s": _DURATION_S,
+        "total_timeout_s": _DURATION_S,
+        "attempts": _COUNT,
+        "backoff_s": _AMOUNT,
+        "max_bytes": _COUNT,
+    },
+    DecodeConfig: {"threads": _COUNT, "max_pixels": _COUNT, "prefetch_images": _COUNT},
+    StageConfig: {"chunk_rows": _COUNT, "partition_rows": _COUNT, "score_floor": _SHARE},
+    RetryConfig: {"distance_h": _AMOUNT, "factor": _COUNT, "max_attempts": _AMOUNT},
+    CostConfig: {"device_hour": _AMOUNT, "images_per_s": _DURATION_S},
+    TagNightlyConfig: {"limit": _AMOUNT},
+    QueryTagsConfig: {"max_rows": _COUNT},
+}
+"""Least and most of each number, both allowed. A training checks its own."""
+
+
+def validate_ranges(config: object) -> None:
+    """Refuse a configuration with a number out of its range.
+
+    Raises:
+        ConfigurationError: With the setting's full name.
+    """
+    for name, value, (least, most) in _numbers(config, ""):
+        if not least <= value <= most:
+            expected = f"at least {least:g}" + (f", at most {most:g}" if most < math.inf else "")
+            raise ConfigurationError(
+                "a setting is out of range", where=name, expected=expected, got=value
+            )
+
+
+def _numbers(config: object, prefix: str) -> Iterator[tuple[str, float, Range]]:
+    if not is_dataclass(config):
+        return
+    ranges = RANGES.get(type(config), {})
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if setting.name in ranges and value is not None:
+            yield prefix + setting.name, value, ranges[setting.name]
+        yield from _numbers(value, f"{prefix}{setting.name}.")
