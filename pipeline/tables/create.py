@@ -58,6 +58,7 @@ def create_table(tables: TableSet, definition: TableDefinition) -> None:
         builder = builder.partitionedBy(*definition.partitioned_by)
     for name, value in properties.items():
         builder = builder.property(name, value)
+    tables.clear_half_made(definition.name)
     with storage_errors(f"creating {tables.path(definition.name)}"):
         builder.execute()
 

@@ -5,9 +5,11 @@ Knows nothing of tagging. Every write is one Delta commit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
@@ -17,6 +19,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline.errors import TablesError
 from pipeline.storage import absolute
 from pipeline.tables.schemas import TABLES
+
+_COMMIT = re.compile(r"\d{20}\.json")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,24 @@ class TableSet:
         """Whether the table was created."""
         with storage_errors(f"looking for {self.path(name)}"):
             return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
+
+    def clear_half_made(self, name: str) -> None:
+        """Remove what a kill left of creating the table: a log without a commit, and nothing else.
+
+        Delta takes it for neither a table nor a free place.
+        """
+        jvm: Any = self.spark.sparkContext._jvm
+        folder = jvm.org.apache.hadoop.fs.Path(self.path(name))
+        with storage_errors(f"looking into {self.path(name)}"):
+            files = folder.getFileSystem(self.spark._jsparkSession.sessionState().newHadoopConf())
+            if not files.exists(folder):
+                return
+            found = [entry.getPath().getName() for entry in files.listStatus(folder)]
+            if found != ["_delta_log"]:
+                return
+            log = files.listStatus(jvm.org.apache.hadoop.fs.Path(folder, "_delta_log"))
+            if not any(_COMMIT.fullmatch(entry.getPath().getName()) for entry in log):
+                files.delete(folder, True)
 
     def delta(self, name: str) -> DeltaTable:
         """The table for MERGE, history and detail."""
@@ -126,6 +148,7 @@ _STORAGE_EXCEPTIONS = (
     "DELTA_LOG_FILE_NOT_FOUND",
     "DELTA_MISSING_DELTA_TABLE",
     "DELTA_STATE_RECOVER_ERROR",
+    "DELTA_TABLE_NOT_FOUND",
     "DELTA_TRUNCATED_TRANSACTION_LOG",
     "DELTA_VERSIONS_NOT_CONTIGUOUS",
 )

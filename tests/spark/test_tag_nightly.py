@@ -173,6 +173,10 @@ def test_an_empty_manifest_and_a_relative_location_are_fine(run, tmp_path, monke
     code, told = run("--dry_run", "--tables.location=tables")
     assert (code, json.loads(told)["to_tag"]) == (0, 0)
     assert not (tmp_path / "tables").exists()
+    # Killed while it created its first table.
+    half_made = tmp_path / "tables" / "images" / "_delta_log"
+    half_made.mkdir(parents=True)
+    (half_made / f".{0:020}.json.3f.tmp").write_text("{}")
     code, told = run("--tables.location=tables")
     summary = json.loads(told)
     assert (code, summary["manifest_rows"], summary["state"]) == (0, 0, "published")
