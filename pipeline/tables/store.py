@@ -6,10 +6,10 @@ Knows nothing of tagging. Every write is one Delta commit.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
@@ -17,7 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.errors import TablesError
-from pipeline.storage import absolute
+from pipeline.storage import absolute, local_path
 from pipeline.tables.schemas import TABLES
 
 _COMMIT = re.compile(r"\d{20}\.json")
@@ -51,20 +51,17 @@ class TableSet:
     def clear_half_made(self, name: str) -> None:
         """Remove what a kill left of creating the table: a log without a commit, and nothing else.
 
-        Delta takes it for neither a table nor a free place.
+        Delta takes it for neither a table nor a free place. Only on this machine: object stores
+        have no folders without files.
         """
-        jvm: Any = self.spark.sparkContext._jvm
-        folder = jvm.org.apache.hadoop.fs.Path(self.path(name))
-        with storage_errors(f"looking into {self.path(name)}"):
-            files = folder.getFileSystem(self.spark._jsparkSession.sessionState().newHadoopConf())
-            if not files.exists(folder):
-                return
-            found = [entry.getPath().getName() for entry in files.listStatus(folder)]
-            if found != ["_delta_log"]:
-                return
-            log = files.listStatus(jvm.org.apache.hadoop.fs.Path(folder, "_delta_log"))
-            if not any(_COMMIT.fullmatch(entry.getPath().getName()) for entry in log):
-                files.delete(folder, True)
+        folder = local_path(self.path(name))
+        if folder is None or not folder.is_dir():
+            return
+        if [entry.name for entry in folder.iterdir()] != ["_delta_log"]:
+            return
+        log = (folder / "_delta_log").iterdir()
+        if not any(_COMMIT.fullmatch(entry.name) for entry in log):
+            shutil.rmtree(folder)
 
     def delta(self, name: str) -> DeltaTable:
         """The table for MERGE, history and detail."""
