@@ -119,6 +119,13 @@ def tiny_models() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def tiny_bundle(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle of a tiny model. Tests that change it copy it first."""
+    path: Path = tiny_models.make_bundle(tmp_path_factory.mktemp("model")).path
+    return path
+
+
+@pytest.fixture(scope="session")
 def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what ``make build`` makes: wheel, sdist, and the zip for ``--py-files``.
 

@@ -15,7 +15,7 @@ from pipeline.tagging.manifest import read_manifest
 from pipeline.tagging.request import RunRequest, Summary, cost_of
 from pipeline.tagging.run import validate_same_run
 from pipeline.tagging.selection import ACTIVE, LAST_SEQ, count_actions, select_rows
-from pipeline.tagging.stage import Tagger, reusable_results, staged_images, validate_floor
+from pipeline.tagging.stage import Tagger, reusable_results, split_staged, validate_floor
 
 
 def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Summary:
@@ -34,8 +34,7 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
     run = Ledger(tables).find(request.run_id) if TAGGING_RUNS.name in existing else None
     if run is not None:
         validate_same_run(run, request, tagger, manifest)
-        staged = staged_images(tables, run.run_id)
-        rows, staged_before = rows.join(staged, "image_id", "left_anti"), staged.count()
+        rows, staged_before = split_staged(tables, run.run_id, rows)
     planned = select_rows(
         rows,
         tables.read(IMAGES.name) if IMAGES.name in existing else None,

@@ -52,24 +52,11 @@ class Manifest:
     Attributes:
         rows: Canonical rows, one for each image_id.
         as_of: The moment it speaks for unless the scheduler says otherwise, UTC.
-        digest: Tells it from other manifests.
+        digest: Tells it from other manifests, whatever the order of rows and files.
     """
 
     rows: DataFrame
     as_of: datetime
-    digest: ManifestDigest
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManifestDigest:
-    """What tells one manifest from another, whatever the order of rows and files.
-
-    Attributes:
-        rows: Number of image ids.
-        digest: Hex digest over the rows' ids, versions and places.
-    """
-
-    rows: int
     digest: str
 
 
@@ -231,17 +218,15 @@ def clean(uri: Column) -> Column:
     return F.when(uri.rlike(_URI), stripped).otherwise(uri)
 
 
-def digest_manifest(rows: DataFrame) -> ManifestDigest:
-    """Count and fingerprint canonical rows."""
+def digest_manifest(rows: DataFrame) -> str:
+    """Hex digest over the ids, versions and places of canonical rows."""
     said = F.xxhash64("image_id", "image_version", "clean_uri", "deleted")
     whole = rows.agg(
-        F.count(F.lit(1)).alias("rows"),
         F.sum(said.cast("decimal(38,0)")).alias("total"),
         F.bit_xor(said).alias("parity"),
     ).collect()[0]
     total, parity = int(whole["total"] or 0), int(whole["parity"] or 0)
-    digest = f"{total % 2**64:016x}{parity % 2**64:016x}"
-    return ManifestDigest(rows=whole["rows"], digest=digest)
+    return f"{total % 2**64:016x}{parity % 2**64:016x}"
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from pipeline.tagging.manifest import Manifest, read_manifest
 from pipeline.tagging.publish import publish_staged
 from pipeline.tagging.request import RunRequest, Summary, summarise
 from pipeline.tagging.selection import ACTIVE, count_actions, select_rows
-from pipeline.tagging.stage import Progress, Tagger, stage_plan, staged_images, validate_floor
+from pipeline.tagging.stage import Progress, Tagger, split_staged, stage_plan, validate_floor
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,7 @@ def run_tagging(
         if run.state in ("started", "failed"):
             rows, staged_before = manifest.rows, 0
             if is_resumed:
-                staged = staged_images(tables, run.run_id)
-                rows, staged_before = rows.join(staged, "image_id", "left_anti"), staged.count()
+                rows, staged_before = split_staged(tables, run.run_id, rows)
             counts = _stage(
                 tables,
                 run,
@@ -124,7 +123,7 @@ def _start(ledger: Ledger, request: RunRequest, tagger: Tagger, manifest: Manife
         run_id=request.run_id,
         job=request.job,
         as_of=request.as_of or manifest.as_of,
-        manifest_digest=manifest.digest.digest,
+        manifest_digest=manifest.digest,
         model_version=tagger.model_version,
         taxonomy_version=tagger.taxonomy.version,
         config=request.config,
@@ -145,7 +144,7 @@ def validate_same_run(run: Run, request: RunRequest, tagger: Tagger, manifest: M
         )
     _validate_same(
         run,
-        manifest=(run.manifest_digest, manifest.digest.digest),
+        manifest=(run.manifest_digest, manifest.digest),
         model=(run.model_version, tagger.model_version),
         taxonomy=(run.taxonomy_version, tagger.taxonomy.version),
         as_of=(run.as_of, request.as_of or run.as_of),

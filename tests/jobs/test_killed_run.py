@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -32,12 +31,6 @@ from udfs.worker import load_engine
 
 ROOT = Path(__file__).parents[2]
 AS_OF = "2026-03-01T00:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tiny_models.make_bundle(tmp_path_factory.mktemp("model")).path
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +59,11 @@ def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
 
 
-def arguments(tables: Path, manifest: Path, bundle: Path, *more: str) -> list[str]:
+def arguments(tables: Path, manifest: Path, tiny_bundle: Path, *more: str) -> list[str]:
     return [
         f"--tables.location={tables}",
         f"--manifest.path={manifest}",
-        f"--model.uri={bundle}",
+        f"--model.uri={tiny_bundle}",
         f"--as_of={AS_OF}",
         "--run_id=night-1",
         "--stage.chunk_rows=24",
@@ -129,11 +122,11 @@ def wait_for_chunk(tables: Path, job: subprocess.Popen[str], *, timeout_s: float
 
 @pytest.mark.timeout(600)
 def test_a_killed_submit_goes_on_and_ends_as_an_undisturbed_run(
-    distribution: Path, manifest: Path, bundle: Path, tmp_path: Path
+    distribution: Path, manifest: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     empty, tables = tmp_path / "empty", tmp_path / "tables"
     empty.mkdir()
-    asked = arguments(tables, manifest, bundle, f"--summary={tmp_path / 'summary.json'}")
+    asked = arguments(tables, manifest, tiny_bundle, f"--summary={tmp_path / 'summary.json'}")
 
     with submitted(distribution, empty, asked) as killed:
         wait_for_chunk(tables, killed, timeout_s=240)
@@ -154,13 +147,13 @@ def test_a_killed_submit_goes_on_and_ends_as_an_undisturbed_run(
     assert set(staged.values()) == {1}
     assert verify_run(tables, manifest, "night-1").broken == ()
 
-    assert_as_undisturbed(tables, undisturbed_outcomes(manifest, bundle))
+    assert_as_undisturbed(tables, undisturbed_outcomes(manifest, tiny_bundle))
 
 
-def undisturbed_outcomes(manifest: Path, bundle: Path) -> tuple[dict[str, Outcome], Taxonomy]:
+def undisturbed_outcomes(manifest: Path, tiny_bundle: Path) -> tuple[dict[str, Outcome], Taxonomy]:
     """What the model makes of every image of the manifest, in one go and without Spark."""
     settings, info = read_settings(
-        ModelConfig(uri=str(bundle)), FetchConfig(attempts=1), DecodeConfig()
+        ModelConfig(uri=str(tiny_bundle)), FetchConfig(attempts=1), DecodeConfig()
     )
     rows = pq.read_table(manifest).to_pylist()
     requests = [ImageRequest(row["image_id"], row["uri"], None, None) for row in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -21,15 +20,9 @@ ROOT = Path(__file__).parents[2]
 AS_OF = "2026-03-01T00:00:00Z"
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tiny_models.make_bundle(tmp_path_factory.mktemp("model")).path
-    return path
-
-
 @pytest.fixture
 def run(
-    spark: SparkSession, capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+    spark: SparkSession, capsys: pytest.CaptureFixture[str], tiny_bundle: Path, tmp_path: Path
 ) -> Iterator[Any]:
     """Run the job here; its exit code and the last line it told."""
 
@@ -37,7 +30,7 @@ def run(
         defaults = {
             "--tables.location": str(tmp_path / "tables"),
             "--manifest.path": str(tmp_path / "manifest.parquet"),
-            "--model.uri": str(bundle),
+            "--model.uri": str(tiny_bundle),
             "--as_of": AS_OF,
             "--log.level": "ERROR",
         }
@@ -130,10 +123,10 @@ def test_a_column_named_but_missing_gets_one_line(run, tmp_path):
     assert (code, "no column 'title'" in told) == (1, True)
 
 
-def test_a_bundle_with_one_byte_changed_is_refused(run, bundle, tmp_path):
+def test_a_bundle_with_one_byte_changed_is_refused(run, tiny_bundle, tmp_path):
     broken = tmp_path / "bundle"
     broken.mkdir()
-    for file in bundle.iterdir():
+    for file in tiny_bundle.iterdir():
         (broken / file.name).write_bytes(file.read_bytes())
     weights = broken / "weights.safetensors"
     content = bytearray(weights.read_bytes())
