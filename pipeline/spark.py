@@ -52,6 +52,7 @@ LAPTOP_SETTINGS = {
     "spark.sql.execution.pyspark.udf.idleTimeoutSeconds": "1800",
     "spark.sql.execution.pyspark.udf.killOnIdleTimeout": "true",
     "spark.sql.execution.pyspark.udf.faulthandler.enabled": "true",
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.python.worker.reuse": "true",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "WARN",

@@ -19,11 +19,31 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).parents[1]
+
+
+class OneSparkScheduling(LoadFileScheduling):
+    """All tests in one Spark session go to one worker: the second JVM would warm up for nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "tests/spark" if file.startswith("tests/spark/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneSparkScheduling:
+    """Asked by ``pytest -n``."""
+    return OneSparkScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest part begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/spark/"))
 
 
 @pytest.fixture(scope="session")
@@ -50,13 +70,19 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # A web server nobody looks at.
         "spark.ui.enabled": "false",
         # Hundreds of queries over a few rows: what counts is how soon code runs, not how fast.
-        # The JVM collects garbage with one thread, ...
-        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+        # The JVM collects garbage with one thread, compiles to the end only what is hottest, ...
+        "spark.driver.extraJavaOptions": (
+            "-XX:+UseSerialGC -XX:Tier4InvocationThreshold=50000"
+            " -XX:Tier4MinInvocationThreshold=6000 -XX:Tier4CompileThreshold=150000"
+            " -XX:Tier4BackEdgeThreshold=400000"
+        ),
         # ... plans are interpreted instead of compiled, ...
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         # ... and are not planned again between their stages.
         "spark.sql.adaptive.enabled": "false",
+        # As in production: nobody looks up which line of Python built a column.
+        "spark.python.sql.dataFrameDebugging.enabled": "false",
         # Delta: its SQL, and its tables in the catalog.
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F  # noqa: N812  (Spark's own convention)
 
 from pipeline import __version__
@@ -72,13 +72,20 @@ class Ledger:
 
     def find(self, run_id: str) -> Run | None:
         """The run of that name in its latest state, or None."""
-        latest = self._latest().where(F.col("run_id") == run_id).collect()
-        return self._run(latest[0]) if latest else None
+        changes = self._changes(F.col("run_id") == run_id).collect()
+        return self._run(max(changes, key=_change)) if changes else None
 
     def in_state(self, *states: State) -> list[Run]:
         """The runs whose latest state is one of these, by run_seq."""
-        latest = self._latest().where(F.col("state").isin(*states)).collect()
-        return sorted((self._run(row) for row in latest), key=lambda run: run.run_seq)
+        # The rows of all runs without their configuration are few and short: no need to shuffle.
+        rows = self._tables.read(TAGGING_RUNS.name).select("run_id", "change", "state").collect()
+        latest = {row["run_id"]: row for row in sorted(rows, key=_change)}
+        wanted = [row["run_id"] for row in latest.values() if row["state"] in states]
+        if not wanted:
+            return []
+        changes = self._changes(F.col("run_id").isin(wanted)).collect()
+        newest = {row["run_id"]: row for row in sorted(changes, key=_change)}
+        return sorted((self._run(row) for row in newest.values()), key=lambda run: run.run_seq)
 
     def start(
         self,
@@ -166,15 +173,10 @@ class Ledger:
         note = _note(run.run_id, run.state)
         self._tables.append(TAGGING_RUNS.name, rows, commit_note=note)
 
-    def _latest(self) -> DataFrame:
-        """One row for each run: its latest change, and as_of in microseconds as ``as_of_us``."""
-        whole = F.struct(*(F.col(name) for name in TAGGING_RUNS.columns.names))
-        return (
-            self._tables.read(TAGGING_RUNS.name)
-            .groupBy("run_id")
-            .agg(F.max_by(whole, F.col("change")).alias("latest"))
-            .select("latest.*", F.unix_micros("latest.as_of").alias("as_of_us"))
-        )
+    def _changes(self, which: Column) -> DataFrame:
+        """Rows of the ledger, and as_of in microseconds as ``as_of_us``."""
+        rows = self._tables.read(TAGGING_RUNS.name).where(which)
+        return rows.withColumn("as_of_us", F.unix_micros("as_of"))
 
     def _run(self, row: Row) -> Run:
         known = row["run_seq"]
@@ -211,6 +213,10 @@ class Ledger:
                 todo="start a new run: what the old one staged is reused",
             )
         return int(found["version"])
+
+
+def _change(row: Row) -> int:
+    return int(row["change"])
 
 
 def _note(run_id: str, state: str) -> str:

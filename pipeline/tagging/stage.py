@@ -153,10 +153,10 @@ def _tag_chunks(
     progress.begin(images)
     chunks = math.ceil(images / config.chunk_rows)
     for number in range(chunks):
-        chunk = remaining
+        chunk, rows = remaining, images
         if chunks > 1:
             chunk = remaining.where(F.pmod(F.xxhash64("image_id"), F.lit(chunks)) == number)
-        rows = chunk.count()
+            rows = chunk.count()
         tasks = count_tasks(rows, partition_rows=config.partition_rows, slots=slots)
         progress.chunk(rows, tasks)
         facts = tagged_facts(chunk.repartition(tasks), run, tagger, source=source)

@@ -116,7 +116,8 @@ def test_each_task_asks_for_the_device_it_was_given(tmp_path: Path) -> None:
             "PYSPARK_PYTHON": sys.executable,
             "PYTHONPATH": str(ROOT),
             # JVMs that live for seconds
-            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
+            + os.environ.get("SPARK_SUBMIT_OPTS", ""),
         },
         cwd=tmp_path,
         capture_output=True,

@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,6 @@ from jobs.query_tags import main
 from pipeline.tables.create import create_table
 from pipeline.tables.schemas import IMAGE_TAGS, IMAGES
 from pipeline.tables.store import TableSet
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -158,52 +153,3 @@ def test_tables_that_are_not_there_are_named(
 ) -> None:
     assert query(str(tmp_path / "nowhere"), "--sql", "SELECT 1") == 1
     assert f"there are no tables [{tmp_path / 'nowhere'}]" in capsys.readouterr().err
-
-
-def test_the_command_starts_its_own_session_under_plain_python(
-    location: str, tmp_path: Path
-) -> None:
-    environment = {key: value for key, value in os.environ.items() if "SPARK" not in key}
-    sql = "SELECT count(*) AS n, current_timezone() AS zone FROM images"
-
-    found = subprocess.run(
-        [
-            *(sys.executable, "-m", "jobs.query_tags", "--tables.location", location),
-            *("--sql", sql, "--format", "json"),
-        ],
-        cwd=tmp_path,
-        env={
-            **environment,
-            "PYTHONPATH": str(ROOT),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-            "TZ": "Asia/Tokyo",
-            # a JVM that lives for one query, and a log of three commits: half the seconds
-            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-            "PYSPARK_SUBMIT_ARGS": "--conf spark.databricks.delta.snapshotPartitions=2"
-            " pyspark-shell",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert found.returncode == 0, found.stderr
-    assert found.stdout == '{"n": 2, "zone": "UTC"}\n'
-
-
-def test_without_java_the_command_says_what_to_install(tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"}
-
-    found = subprocess.run(
-        [sys.executable, "-m", "jobs.query_tags", "--tables.location", "t", "--sql", "SELECT 1"],
-        cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(ROOT), "PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert found.returncode == 2
-    assert found.stderr.splitlines()[-1].startswith(
-        "mumic-query-tags: error: Java was not found; expected Java 17 or newer"
-    )

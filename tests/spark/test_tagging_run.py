@@ -19,7 +19,8 @@ from pipeline.config import ManifestConfig, StageConfig
 from pipeline.errors import ConfigurationError, RunConflictError, SchemaVersionError
 from pipeline.tables.create import create_table
 from pipeline.tables.ledger import Ledger
-from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, TABLES
+from pipeline.tables.merge import merge_rows
+from pipeline.tables.schemas import IMAGES, TABLES
 from pipeline.tables.store import TableSet
 from pipeline.tagging.estimate import estimate_run
 from pipeline.tagging.manifest import canonical_rows, unique_rows
@@ -272,6 +273,31 @@ def test_force_tags_the_listed_images_again_and_limit_takes_some(nights):
     nights.assert_consistent()
 
 
+def test_facts_of_a_run_that_never_finished_are_reused(nights, monkeypatch):
+    manifest = nights.manifest(
+        "reused", [row("good"), row("also good"), row("bad", "/bad/corrupt/x.jpg")]
+    )
+    as_of = DAY_1 + timedelta(days=1, hours=4)
+    with monkeypatch.context() as patched:
+
+        def die(*_args, **_kwargs):
+            raise Killed
+
+        patched.setattr("pipeline.tagging.run.publish_run", die)
+        with pytest.raises(Killed):
+            nights.run(manifest, "abandoned", as_of)
+    calls = calls_of(nights.calls)
+    told = estimate_run(
+        nights.spark, nights.request(manifest, "another", as_of), make_tagger(nights.calls)
+    )
+    assert (told["to_reuse"], told["to_tag"]) == (2, 1)
+    summary = nights.run(manifest, "another", as_of)
+    # Failed facts are not taken from another run: those images are tried again.
+    assert (summary["reused"], summary["tagged"], summary["failed"]) == (2, 0, 1)
+    assert set(calls_of(nights.calls) - calls) == {"bad"}
+    nights.assert_consistent()
+
+
 @pytest.fixture
 def fresh(spark, tmp_path) -> Catalogue:
     return Catalogue(spark, tmp_path)
@@ -281,15 +307,10 @@ class Killed(Exception):  # noqa: N818
     """What a test kills a run with."""
 
 
-def dying_before(table):
-    merge = publishing.merge_rows
-
-    def merge_rows(tables, other, *args, **kwargs):
-        if other is table:
-            raise Killed
-        merge(tables, other, *args, **kwargs)
-
-    return merge_rows
+def die_before_images(tables, table, *args, **kwargs):
+    if table is IMAGES:
+        raise Killed
+    merge_rows(tables, table, *args, **kwargs)
 
 
 def die_before_published(ledger, run, state, **_told):
@@ -317,12 +338,11 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
     # A task that everybody took for dead staged its facts as well.
     tables = TableSet(fresh.spark, fresh.location)
     tables.append("tagging_results", tables.read("tagging_results"), commit_note="zombie")
-    for table in (IMAGE_TAGS, IMAGES):
-        with monkeypatch.context() as patched:
-            patched.setattr(publishing, "merge_rows", dying_before(table))
-            with pytest.raises(Killed):
-                fresh.run(manifest, "night-1", DAY_1, stage=small)
-        assert not fresh.images()
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "merge_rows", die_before_images)
+        with pytest.raises(Killed):
+            fresh.run(manifest, "night-1", DAY_1, stage=small)
+    assert not fresh.images()
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "advance", die_before_published)
         with pytest.raises(Killed):
@@ -344,28 +364,6 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
 
 def normalised(rows: list[dict]) -> list[str]:
     return sorted(str({k: v for k, v in r.items() if k != "tagged_at"}) for r in rows)
-
-
-def test_facts_of_a_run_that_never_finished_are_reused(fresh, monkeypatch):
-    manifest = fresh.manifest("m", NIGHT_1)
-    with monkeypatch.context() as patched:
-
-        def die(*_args, **_kwargs):
-            raise Killed
-
-        patched.setattr("pipeline.tagging.run.publish_run", die)
-        with pytest.raises(Killed):
-            fresh.run(manifest, "abandoned", DAY_1)
-    calls = calls_of(fresh.calls)
-    request = fresh.request(manifest, "another", DAY_1)
-    told = estimate_run(fresh.spark, request, make_tagger(fresh.calls))
-    assert (told["to_reuse"], told["to_tag"], told["to_fail"]) == (8, 3, 1)
-    summary = fresh.run(manifest, "another", DAY_1)
-    # Failed facts are not taken from another run: those images are tried again.
-    assert (summary["reused"], summary["tagged"], summary["failed"]) == (8, 0, 4)
-    again = calls_of(fresh.calls) - calls
-    assert set(again) == {"broken", "late", "nearly"}
-    fresh.assert_consistent()
 
 
 def test_tables_of_another_schema_version_and_low_thresholds_are_refused(fresh, monkeypatch):
