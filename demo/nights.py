@@ -43,14 +43,16 @@ def make_nights(manifests: tuple[Path, Path, Path]) -> tuple[Night, Night, Night
 
 
 # A night of the demo has hundreds of rows: what counts is how soon code runs, not how fast. The JVM
-# stops at its first compiler, plans are interpreted, and shuffles have two parts.
+# stops at its first compiler, no web server starts, plans are interpreted, and shuffles have two
+# parts.
 FEW_ROWS = (
-    "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmn600m",
+    "spark.ui.enabled=false",
     "spark.sql.codegen.wholeStage=false",
     "spark.sql.codegen.factoryMode=NO_CODEGEN",
     "spark.sql.adaptive.enabled=false",
     "spark.sql.shuffle.partitions=2",
-    "spark.databricks.delta.snapshotPartitions=2",
+    "spark.databricks.delta.snapshotPartitions=1",
 )
 
 

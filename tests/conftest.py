@@ -70,11 +70,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # A web server nobody looks at.
         "spark.ui.enabled": "false",
         # Hundreds of queries over a few rows: what counts is how soon code runs, not how fast.
-        # The JVM collects garbage with one thread, compiles to the end only what is hottest, ...
+        # The JVM compiles to the end only what is hottest, collects garbage seldom and with one
+        # thread, ...
         "spark.driver.extraJavaOptions": (
-            "-XX:+UseSerialGC -XX:Tier4InvocationThreshold=50000"
-            " -XX:Tier4MinInvocationThreshold=6000 -XX:Tier4CompileThreshold=150000"
-            " -XX:Tier4BackEdgeThreshold=400000"
+            "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000"
+            " -XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
+            " -XX:+UseSerialGC -Xmn600m"
         ),
         # ... plans are interpreted instead of compiled, ...
         "spark.sql.codegen.wholeStage": "false",
@@ -89,7 +90,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         # Tables of a few rows: 200 shuffle partitions would be all there is to wait for,
         "spark.sql.shuffle.partitions": "2",
         # and so would the 50 partitions Delta reads its log with.
-        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "1",
         # As in production: Delta's jars only, ...
         "spark.jars.excludes": LAPTOP_SETTINGS["spark.jars.excludes"],
         # ... and times are UTC wherever the test runs.

@@ -20,7 +20,7 @@ from pipeline.errors import ConfigurationError, RunConflictError, SchemaVersionE
 from pipeline.tables.create import create_table
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.merge import merge_rows
-from pipeline.tables.schemas import IMAGES, TABLES
+from pipeline.tables.schemas import IMAGES, LABELS, TABLES
 from pipeline.tables.store import TableSet
 from pipeline.tagging.estimate import estimate_run
 from pipeline.tagging.manifest import canonical_rows, unique_rows
@@ -229,17 +229,6 @@ def test_a_run_id_of_another_manifest_or_model_is_refused(nights):
         nights.run(second, "night-2", DAY_1 + timedelta(days=1), model="fake-2")
 
 
-def test_a_stale_manifest_published_late_replaces_nothing_newer(nights):
-    before, tags = nights.images(), nights.rows("image_tags")
-    stale = nights.manifest("stale", [row("a"), row("b"), row("only-then")])
-    summary = nights.run(stale, "stale", DAY_1 + timedelta(hours=1))
-    assert (summary["superseded"], summary["tagged"]) == (2, 1)
-    after = nights.images()
-    del after["only-then"]
-    assert after == before
-    assert [t for t in nights.rows("image_tags") if t["image_id"] != "only-then"] == tags
-
-
 def test_two_pictures_under_one_version_contradict_each_other(spark):
     schema = StructType(
         [StructField("image_id", StringType()), StructField("content", BinaryType())]
@@ -273,12 +262,14 @@ def test_force_tags_the_listed_images_again_and_limit_takes_some(nights):
     nights.assert_consistent()
 
 
-def test_facts_of_a_run_that_never_finished_are_reused(nights, monkeypatch):
-    manifest = nights.manifest(
-        "reused", [row("good"), row("also good"), row("bad", "/bad/corrupt/x.jpg")]
-    )
-    as_of = DAY_1 + timedelta(days=1, hours=4)
-    with monkeypatch.context() as patched:
+@pytest.fixture(scope="module")
+def late(nights) -> dict:
+    """A stale manifest: one run of it was killed before it published, another ran to its end."""
+    rows = [row("a"), row("b"), row("only-then"), row("bad", "/bad/corrupt/x.jpg")]
+    manifest = nights.manifest("stale", rows)
+    as_of = DAY_1 + timedelta(hours=1)
+    told = {"before": nights.images(), "tags": nights.rows("image_tags")}
+    with pytest.MonkeyPatch.context() as patched:
 
         def die(*_args, **_kwargs):
             raise Killed
@@ -287,15 +278,31 @@ def test_facts_of_a_run_that_never_finished_are_reused(nights, monkeypatch):
         with pytest.raises(Killed):
             nights.run(manifest, "abandoned", as_of)
     calls = calls_of(nights.calls)
-    told = estimate_run(
-        nights.spark, nights.request(manifest, "another", as_of), make_tagger(nights.calls)
-    )
-    assert (told["to_reuse"], told["to_tag"]) == (2, 1)
-    summary = nights.run(manifest, "another", as_of)
-    # Failed facts are not taken from another run: those images are tried again.
-    assert (summary["reused"], summary["tagged"], summary["failed"]) == (2, 0, 1)
-    assert set(calls_of(nights.calls) - calls) == {"bad"}
+    request = nights.request(manifest, "stale", as_of)
+    told["estimate"] = estimate_run(nights.spark, request, make_tagger(nights.calls))
+    told["summary"] = nights.run(manifest, "stale", as_of)
+    told["calls"] = calls_of(nights.calls) - calls
+    return told
+
+
+def test_a_stale_manifest_published_late_replaces_nothing_newer(nights, late):
+    assert late["summary"]["superseded"] == 2
+    after = nights.images()
+    new = {key: after.pop(key)["status"] for key in ("only-then", "bad")}
+    assert new == {"only-then": "tagged", "bad": "failed"}
+    assert after == late["before"]
+    tags = [tag for tag in nights.rows("image_tags") if tag["image_id"] != "only-then"]
+    assert tags == late["tags"]
     nights.assert_consistent()
+
+
+def test_facts_of_a_run_that_never_finished_are_reused(late):
+    told = late["estimate"]
+    assert (told["to_reuse"], told["to_tag"], told["superseded"]) == (1, 1, 2)
+    summary = late["summary"]
+    # Failed facts are not taken from another run: that image is tried again.
+    assert (summary["reused"], summary["tagged"], summary["failed"]) == (1, 0, 1)
+    assert set(late["calls"]) == {"bad"}
 
 
 @pytest.fixture
@@ -351,7 +358,8 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
 
     # Another run finishes what was cut off before it publishes its own.
     empty = fresh.manifest("empty", [])
-    assert fresh.run(empty, "next", DAY_1)["manifest_rows"] == 0
+    summary = fresh.run(empty, "next", DAY_1)
+    assert (summary["manifest_rows"], summary["state"]) == (0, "published")
     assert set(calls_of(fresh.calls).values()) == {1}
     for name in PUBLISHED:
         assert normalised(fresh.rows(name)) == normalised(nights.published_first[name])
@@ -376,3 +384,11 @@ def test_tables_of_another_schema_version_and_low_thresholds_are_refused(fresh, 
     monkeypatch.undo()
     with pytest.raises(SchemaVersionError, match="newer"):
         fresh.run(manifest, "r", DAY_1)
+
+
+def test_a_table_whose_creation_was_killed_is_created(spark, tmp_path):
+    half_made = tmp_path / "tables" / "labels" / "_delta_log"
+    half_made.mkdir(parents=True)
+    (half_made / f".{0:020}.json.3f.tmp").write_text("{}")
+    create_table(TableSet(spark, str(tmp_path / "tables")), LABELS)
+    assert DeltaTable(str(tmp_path / "tables" / "labels")).version() == 0
