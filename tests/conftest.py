@@ -19,31 +19,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler.loadfile import LoadFileScheduling
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).parents[1]
-
-
-class OneSparkScheduling(LoadFileScheduling):
-    """All tests in one Spark session go to one worker: the second JVM would warm up for nothing."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
-        return "tests/spark" if file.startswith("tests/spark/") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneSparkScheduling:
-    """Asked by ``pytest -n``."""
-    return OneSparkScheduling(config, log)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest part begins first."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/spark/"))
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +36,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     # Machines whose own name does not resolve, or resolves to a network that filters, work too.
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 
+    # Where Spark's workers find the process they are forked from.
+    os.environ["PYTHONPATH"] = str(ROOT / "tests" / "spark")
+
     from delta import configure_spark_with_delta_pip
     from pyspark.sql import SparkSession
 
@@ -67,6 +50,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.master": "local[2]",
         # 1g is short for a session that lives for hundreds of tests.
         "spark.driver.memory": "2g",
+        # Each worker process would import torch for itself.
+        "spark.python.daemon.module": "preloaded_daemon",
         # A web server nobody looks at.
         "spark.ui.enabled": "false",
         # Hundreds of queries over a few rows: what counts is how soon code runs, not how fast.
