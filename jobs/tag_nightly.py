@@ -44,6 +44,7 @@ def tag_nightly(config: TagNightlyConfig) -> Summary:
         manifest=config.manifest,
         stage=config.stage,
         retry=config.retry,
+        lease=config.lease,
         cost=config.cost,
         as_of=as_of,
         limit=config.limit,

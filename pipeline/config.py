@@ -166,6 +166,17 @@ class RetryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeaseConfig:
+    """The lease of the tables: one job at a time publishes.
+
+    Attributes:
+        wait_s: Seconds to wait for a job that publishes to the same tables before giving up.
+    """
+
+    wait_s: float = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class CostConfig:
     """What a run costs. Used for the estimate of ``--dry_run`` and the ``cost`` of a summary.
 
@@ -205,6 +216,7 @@ class TagNightlyConfig:
         decode: How bytes become pixels.
         stage: How results are staged.
         retry: When failures are tried again.
+        lease: How long to wait for another job that publishes.
         cost: What a device hour costs.
         log: Logs and progress.
         as_of: The moment of the catalogue the manifest speaks for (ISO 8601; UTC without an
@@ -226,6 +238,7 @@ class TagNightlyConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     log: LogConfig = field(default_factory=LogConfig)
     as_of: str | None = None

@@ -12,6 +12,7 @@
       PreflightError
       TablesError
         SchemaVersionError
+        LeaseError             another job publishes, and did not end in time
       RunConflictError         a run id that belongs to another manifest, model or taxonomy
       HeldByAudit              exit code 3
 
@@ -95,6 +96,10 @@ class TablesError(PipelineError):
 
 class SchemaVersionError(TablesError):
     """The tables have another schema version than this product writes."""
+
+
+class LeaseError(TablesError):
+    """Another job holds the lease of the tables."""
 
 
 class RunConflictError(PipelineError):

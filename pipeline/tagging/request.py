@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.config import CostConfig, ManifestConfig, RetryConfig, StageConfig
+from pipeline.config import CostConfig, LeaseConfig, ManifestConfig, RetryConfig, StageConfig
 from pipeline.errors import ConfigurationError
 from pipeline.tables.ledger import Run
 
@@ -27,6 +27,7 @@ class RunRequest:
         manifest: What to tag.
         stage: Sizes of chunks and tasks, and the score floor.
         retry: When failures are due.
+        lease: How long to wait for another job that publishes.
         cost: What a device hour costs.
         as_of: The moment the manifest speaks for; None: the manifest's own time.
         limit: Tag at most so many images.
@@ -43,6 +44,7 @@ class RunRequest:
     manifest: ManifestConfig
     stage: StageConfig = field(default_factory=StageConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     as_of: datetime | None = None
     limit: int | None = None

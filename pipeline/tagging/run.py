@@ -1,6 +1,6 @@
 """One run from manifest to published tables: the picture, step by step.
 
-    read + validate -> select -> stage -> (audit) -> publish -> ledger
+    read + validate -> select -> stage -> (audit) -> [lease] publish -> ledger
 
 Nightly, backfill and retry are this run with another selection. Knows no model: the tagger comes
 from outside.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 
@@ -22,9 +23,10 @@ from pipeline.redaction import redact
 from pipeline.spark import explain
 from pipeline.tables.create import create_tables, existing_tables
 from pipeline.tables.labels import write_labels
+from pipeline.tables.lease import lease
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
-from pipeline.tables.schemas import IMAGES
+from pipeline.tables.schemas import IMAGES, TABLES
 from pipeline.tables.store import TableSet
 from pipeline.tagging.manifest import Manifest, read_manifest
 from pipeline.tagging.publish import publish_staged
@@ -47,6 +49,7 @@ def run_tagging(
         ManifestError: The manifest breaks its contract.
         SchemaVersionError: The tables are of another version.
         RunConflictError: The run id belongs to another manifest, model or taxonomy.
+        LeaseError: Another job publishes to the tables, and did not end in time.
         TablesError: The storage refuses.
     """
     validate_floor(tagger, request.stage)
@@ -54,7 +57,9 @@ def run_tagging(
     existing = existing_tables(tables)
     watch = Stopwatch()
     manifest = read_manifest(spark, request.manifest)
-    create_tables(tables, existing=existing)
+    if len(existing) < len(TABLES):
+        with _leased(request):  # two first nights may begin at once
+            create_tables(tables, existing=existing)
     ledger = Ledger(tables)
     run = ledger.find(request.run_id)
     is_resumed = run is not None
@@ -82,12 +87,17 @@ def run_tagging(
                 watch=watch,
             )
             run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
-        finished = roll_forward(tables, ledger, now=request.now)
-        run = finished.get(run.run_id) or publish_run(tables, ledger, run, now=request.now)
+        with _leased(request):
+            finished = roll_forward(tables, ledger, now=request.now)
+            run = finished.get(run.run_id) or publish_run(tables, ledger, run, now=request.now)
     except Exception as error:
         _note_failure(ledger, run.run_id, error, now=request.now)
         raise
     return summarise(run, request)
+
+
+def _leased(request: RunRequest) -> AbstractContextManager[None]:
+    return lease(request.tables_location, f"run {request.run_id}", wait_s=request.lease.wait_s)
 
 
 def publish_run(tables: TableSet, ledger: Ledger, run: Run, *, now: Callable[[], datetime]) -> Run:

@@ -15,9 +15,10 @@ from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 import pipeline.tagging.publish as publishing
-from pipeline.config import ManifestConfig, StageConfig
-from pipeline.errors import ConfigurationError, RunConflictError, SchemaVersionError
+from pipeline.config import LeaseConfig, ManifestConfig, StageConfig
+from pipeline.errors import ConfigurationError, LeaseError, RunConflictError, SchemaVersionError
 from pipeline.tables.create import create_table
+from pipeline.tables.lease import lease
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.merge import merge_rows
 from pipeline.tables.schemas import IMAGES, LABELS, TABLES
@@ -264,19 +265,13 @@ def test_force_tags_the_listed_images_again_and_limit_takes_some(nights):
 
 @pytest.fixture(scope="module")
 def late(nights) -> dict:
-    """A stale manifest: one run of it was killed before it published, another ran to its end."""
+    """A stale manifest: one run of it never came to publish, another ran to its end."""
     rows = [row("a"), row("b"), row("only-then"), row("bad", "/bad/corrupt/x.jpg")]
     manifest = nights.manifest("stale", rows)
     as_of = DAY_1 + timedelta(hours=1)
     told = {"before": nights.images(), "tags": nights.rows("image_tags")}
-    with pytest.MonkeyPatch.context() as patched:
-
-        def die(*_args, **_kwargs):
-            raise Killed
-
-        patched.setattr("pipeline.tagging.run.publish_run", die)
-        with pytest.raises(Killed):
-            nights.run(manifest, "abandoned", as_of)
+    with lease(nights.location, "somebody", wait_s=0), pytest.raises(LeaseError, match="somebody"):
+        nights.run(manifest, "abandoned", as_of, lease=LeaseConfig(wait_s=0))
     calls = calls_of(nights.calls)
     request = nights.request(manifest, "stale", as_of)
     told["estimate"] = estimate_run(nights.spark, request, make_tagger(nights.calls))
