@@ -72,20 +72,19 @@ class Ledger:
 
     def find(self, run_id: str) -> Run | None:
         """The run of that name in its latest state, or None."""
-        changes = self._changes(F.col("run_id") == run_id).collect()
-        return self._run(max(changes, key=_change)) if changes else None
+        latest = _latest(self._changes(F.col("run_id") == run_id).collect())
+        return self._run(latest[run_id]) if latest else None
 
     def in_state(self, *states: State) -> list[Run]:
         """The runs whose latest state is one of these, by run_seq."""
         # The rows of all runs without their configuration are few and short: no need to shuffle.
         rows = self._tables.read(TAGGING_RUNS.name).select("run_id", "change", "state").collect()
-        latest = {row["run_id"]: row for row in sorted(rows, key=_change)}
-        wanted = [row["run_id"] for row in latest.values() if row["state"] in states]
+        wanted = [row["run_id"] for row in _latest(rows).values() if row["state"] in states]
         if not wanted:
             return []
-        changes = self._changes(F.col("run_id").isin(wanted)).collect()
-        newest = {row["run_id"]: row for row in sorted(changes, key=_change)}
-        return sorted((self._run(row) for row in newest.values()), key=lambda run: run.run_seq)
+        there = F.col("run_id").isin(wanted) & F.col("state").isin(*states)
+        latest = _latest(self._changes(there).collect())
+        return sorted((self._run(row) for row in latest.values()), key=lambda run: run.run_seq)
 
     def start(
         self,
@@ -215,8 +214,9 @@ class Ledger:
         return int(found["version"])
 
 
-def _change(row: Row) -> int:
-    return int(row["change"])
+def _latest(changes: list[Row]) -> dict[str, Row]:
+    """The latest change of each run."""
+    return {row["run_id"]: row for row in sorted(changes, key=lambda row: int(row["change"]))}
 
 
 def _note(run_id: str, state: str) -> str:

@@ -38,8 +38,8 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
         return dict.fromkeys(_COUNTS, 0)
     if facts > images_named:
         staged = unique_facts(staged)
-    images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     note = f"mumic run {run.run_id} published"
+    images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     with kept(decide_winners(staged, images)) as winners:
         outcomes = _count_outcomes(winners)
         with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
@@ -47,10 +47,8 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
             changes = [outcome for outcome in outcomes if outcome["tags_effect"] != "keep"]
             if changes:
                 _merge_embeddings(tables, staged, winners, note=note)
-                stale = None
-                if any(outcome["known"] for outcome in changes):
-                    stale = stale_tags(tables, new_tags, winners)
-                _merge_tags(tables, new_tags, stale, note=note)
+                known = any(outcome["known"] for outcome in changes)
+                _merge_tags(tables, new_tags, winners, known=known, note=note)
         if any(outcome["verdict"] in CHANGING for outcome in outcomes):
             _merge_images(tables, winners, note=note)
     return {**_summed(outcomes), "tags_published": tags_published}
@@ -148,25 +146,25 @@ def _merge_embeddings(
     merge_rows(tables, IMAGE_EMBEDDINGS, source, values=values, note=note)
 
 
-def stale_tags(tables: TableSet, new_tags: DataFrame, winners: DataFrame) -> DataFrame:
+def _merge_tags(
+    tables: TableSet, new_tags: DataFrame, winners: DataFrame, *, known: bool, note: str
+) -> None:
+    """New tags, and delete markers for stale ones: there are none where no image is known."""
+    new = new_tags.where(F.col("verdict") != "own").drop("verdict")
+    source = new.withColumn("gone", F.lit(False))
+    if known:
+        stale = _stale_tags(tables, new, winners)
+        source = source.unionByName(stale.withColumn("gone", F.lit(True)))
+    merge_rows(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note)
+
+
+def _stale_tags(tables: TableSet, new: DataFrame, winners: DataFrame) -> DataFrame:
     """The standing tags of the winners' images that are not among the new ones."""
     standing = tables.read(IMAGE_TAGS.name, version=tables.version(IMAGE_TAGS.name))
     known = winners.where((F.col("tags_effect") != "keep") & F.col("known")).select("image_id")
-    new = new_tags.where(F.col("verdict") != "own").select(*IMAGE_TAGS.key)
     return standing.join(known, "image_id", "left_semi").join(
-        new, list(IMAGE_TAGS.key), "left_anti"
+        new.select(*IMAGE_TAGS.key), list(IMAGE_TAGS.key), "left_anti"
     )
-
-
-def _merge_tags(
-    tables: TableSet, new_tags: DataFrame, stale: DataFrame | None, *, note: str
-) -> None:
-    """New tags, and delete markers for the stale ones where there may be any."""
-    new = new_tags.where(F.col("verdict") != "own").drop("verdict")
-    source = new.withColumn("gone", F.lit(False))
-    if stale is not None:
-        source = source.unionByName(stale.withColumn("gone", F.lit(True)))
-    merge_rows(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note)
 
 
 def _merge_images(tables: TableSet, winners: DataFrame, *, note: str) -> None:
