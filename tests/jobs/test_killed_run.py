@@ -83,8 +83,7 @@ def submitted(
     command = [
         str(Path(sys.executable).with_name("spark-submit")),
         *("--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf")),
-        # One task at a time: each worker process would load torch for itself.
-        *("--master", "local[1,3]"),
+        *("--master", "local[2,3]"),
         *(part for setting in FEW_ROWS for part in ("--conf", setting)),
         *("--py-files", str(zipped)),
         str(ROOT / "jobs" / "tag_nightly.py"),

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from jobs.tag_nightly import main
@@ -165,3 +166,7 @@ def test_an_empty_manifest_and_a_relative_location_are_fine(run, tmp_path, monke
     code, told = run("--dry_run", "--tables.location=tables")
     assert (code, json.loads(told)["to_tag"]) == (0, 0)
     assert not (tmp_path / "tables").exists()
+    code, told = run("--tables.location=tables")
+    summary = json.loads(told)
+    assert (code, summary["manifest_rows"], summary["state"]) == (0, 0, "published")
+    assert DeltaTable(str(tmp_path / "tables" / "images")).to_pyarrow_table().num_rows == 0

@@ -20,8 +20,7 @@ from pipeline.errors import ConfigurationError, LeaseError, RunConflictError, Sc
 from pipeline.tables.create import create_table
 from pipeline.tables.lease import lease
 from pipeline.tables.ledger import Ledger
-from pipeline.tables.merge import merge_rows
-from pipeline.tables.schemas import IMAGES, LABELS, TABLES
+from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, LABELS, TABLES
 from pipeline.tables.store import TableSet
 from pipeline.tagging.estimate import estimate_run
 from pipeline.tagging.manifest import canonical_rows, unique_rows
@@ -266,7 +265,8 @@ def test_force_tags_the_listed_images_again_and_limit_takes_some(nights):
 @pytest.fixture(scope="module")
 def late(nights) -> dict:
     """A stale manifest: one run of it never came to publish, another ran to its end."""
-    rows = [row("a"), row("b"), row("only-then"), row("bad", "/bad/corrupt/x.jpg")]
+    torn = [row("torn then", "/ok/one.jpg"), row("torn then", "/ok/two.jpg", "2")]
+    rows = [row("a"), row("b"), row("only-then"), row("bad", "/bad/corrupt/x.jpg"), *torn]
     manifest = nights.manifest("stale", rows)
     as_of = DAY_1 + timedelta(hours=1)
     told = {"before": nights.images(), "tags": nights.rows("image_tags")}
@@ -283,8 +283,8 @@ def late(nights) -> dict:
 def test_a_stale_manifest_published_late_replaces_nothing_newer(nights, late):
     assert late["summary"]["superseded"] == 2
     after = nights.images()
-    new = {key: after.pop(key)["status"] for key in ("only-then", "bad")}
-    assert new == {"only-then": "tagged", "bad": "failed"}
+    new = {key: after.pop(key)["status"] for key in ("only-then", "bad", "torn then")}
+    assert new == {"only-then": "tagged", "bad": "failed", "torn then": "failed"}
     assert after == late["before"]
     tags = [tag for tag in nights.rows("image_tags") if tag["image_id"] != "only-then"]
     assert tags == late["tags"]
@@ -293,10 +293,11 @@ def test_a_stale_manifest_published_late_replaces_nothing_newer(nights, late):
 
 def test_facts_of_a_run_that_never_finished_are_reused(late):
     told = late["estimate"]
-    assert (told["to_reuse"], told["to_tag"], told["superseded"]) == (1, 1, 2)
+    assert (told["to_reuse"], told["to_tag"], told["to_fail"]) == (1, 1, 1)
+    assert told["superseded"] == 2
     summary = late["summary"]
     # Failed facts are not taken from another run: that image is tried again.
-    assert (summary["reused"], summary["tagged"], summary["failed"]) == (1, 0, 1)
+    assert (summary["reused"], summary["tagged"], summary["failed"]) == (1, 0, 2)
     assert set(late["calls"]) == {"bad"}
 
 
@@ -309,10 +310,15 @@ class Killed(Exception):  # noqa: N818
     """What a test kills a run with."""
 
 
-def die_before_images(tables, table, *args, **kwargs):
-    if table is IMAGES:
-        raise Killed
-    merge_rows(tables, table, *args, **kwargs)
+def dying_before(table):
+    merge = publishing.merge_rows
+
+    def merge_rows(tables, other, *args, **kwargs):
+        if other is table:
+            raise Killed
+        merge(tables, other, *args, **kwargs)
+
+    return merge_rows
 
 
 def die_before_published(ledger, run, state, **_told):
@@ -340,11 +346,12 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
     # A task that everybody took for dead staged its facts as well.
     tables = TableSet(fresh.spark, fresh.location)
     tables.append("tagging_results", tables.read("tagging_results"), commit_note="zombie")
-    with monkeypatch.context() as patched:
-        patched.setattr(publishing, "merge_rows", die_before_images)
-        with pytest.raises(Killed):
-            fresh.run(manifest, "night-1", DAY_1, stage=small)
-    assert not fresh.images()
+    for table in (IMAGE_TAGS, IMAGES):
+        with monkeypatch.context() as patched:
+            patched.setattr(publishing, "merge_rows", dying_before(table))
+            with pytest.raises(Killed):
+                fresh.run(manifest, "night-1", DAY_1, stage=small)
+        assert not fresh.images()
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "advance", die_before_published)
         with pytest.raises(Killed):
