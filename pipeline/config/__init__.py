@@ -1,0 +1,55 @@
+"""The configuration of every job: names, types, defaults and their meaning, in one place.
+
+The command line, the YAML files, ``--help`` and the errors for unknown keys are made from these
+dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment.
+"""
+
+from pipeline.config.sections import (
+    ColumnsConfig,
+    CostConfig,
+    DecodeConfig,
+    Device,
+    FetchConfig,
+    LeaseConfig,
+    LogConfig,
+    ManifestConfig,
+    ModelConfig,
+    Precision,
+    RetryConfig,
+    StageConfig,
+    TablesConfig,
+)
+from pipeline.config.tables import (
+    QueryTagsConfig,
+    TagNightlyConfig,
+)
+from pipeline.config.training import (
+    LabelledManifestConfig,
+    LossConfig,
+    OptimizerConfig,
+    TowersConfig,
+    TrainModelConfig,
+)
+
+__all__ = [
+    "ColumnsConfig",
+    "CostConfig",
+    "DecodeConfig",
+    "Device",
+    "FetchConfig",
+    "LabelledManifestConfig",
+    "LeaseConfig",
+    "LogConfig",
+    "LossConfig",
+    "ManifestConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Precision",
+    "QueryTagsConfig",
+    "RetryConfig",
+    "StageConfig",
+    "TablesConfig",
+    "TagNightlyConfig",
+    "TowersConfig",
+    "TrainModelConfig",
+]
