@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.tables.lease import Lease
 from pipeline.tables.merge import merge_rows
 from pipeline.tables.schemas import LABELS
 from pipeline.tables.store import TableSet
 from pipeline.taxonomy import Taxonomy
 
 
-def write_labels(tables: TableSet, taxonomy: Taxonomy) -> None:
-    """Add the taxonomy's labels unless they are there."""
+def knows_labels(tables: TableSet, taxonomy: Taxonomy) -> bool:
+    """Whether the taxonomy's labels are there."""
     known = tables.read(LABELS.name).where(F.col("taxonomy_version") == taxonomy.version)
-    if not known.isEmpty():
-        return
+    return not known.isEmpty()
+
+
+def write_labels(tables: TableSet, taxonomy: Taxonomy, lease: Lease) -> None:
+    """Add the taxonomy's labels."""
     rows = tables.spark.createDataFrame(
         [
             (
@@ -30,4 +34,5 @@ def write_labels(tables: TableSet, taxonomy: Taxonomy) -> None:
         ],
         LABELS.columns,
     )
-    merge_rows(tables, LABELS, rows, values=LABELS.key, note=f"taxonomy {taxonomy.version}")
+    note = f"taxonomy {taxonomy.version}"
+    merge_rows(tables, LABELS, rows, values=LABELS.key, note=note, lease=lease)

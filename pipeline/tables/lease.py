@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -25,8 +26,53 @@ HOLDER_NAME = ".mumic-lease-holder"
 log = logging.getLogger(__name__)
 
 
+class Lease(Protocol):
+    """The lease in its holder's hands."""
+
+    def check(self) -> None:
+        """Go on only if it is still held: called straight before each commit.
+
+        Raises:
+            LeaseError: It was lost.
+        """
+
+
+class NoLease:
+    """What stands for a lease where there is none to take."""
+
+    def check(self) -> None:
+        """Nothing to lose."""
+
+
+class FileLease:
+    """A lock of the operating system on a file.
+
+    Args:
+        lock: Held.
+    """
+
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
+        self._file = os.stat(lock.lock_file)
+
+    def check(self) -> None:
+        """Go on only if the lock is held, and on the file that others see."""
+        try:
+            there = os.stat(self._lock.lock_file)
+            is_held = self._lock.is_locked and os.path.samestat(self._file, there)
+        except FileNotFoundError:
+            is_held = False
+        if not is_held:
+            raise LeaseError(
+                "the lease of the tables was lost",
+                where=self._lock.lock_file,
+                got="its lock file was removed or replaced",
+                todo="leave the file alone, and start the run again: it goes on where it was",
+            )
+
+
 @contextmanager
-def lease(location: str, holder: str, *, wait_s: float) -> Iterator[None]:
+def hold_lease(location: str, holder: str, *, wait_s: float) -> Iterator[Lease]:
     """Hold the lease of a table set while the block runs.
 
     Args:
@@ -40,7 +86,7 @@ def lease(location: str, holder: str, *, wait_s: float) -> Iterator[None]:
     """
     folder = local_path(location)
     if folder is None:
-        yield
+        yield NoLease()
         return
     lock = FileLock(folder / LOCK_NAME)
     try:
@@ -56,7 +102,7 @@ def lease(location: str, holder: str, *, wait_s: float) -> Iterator[None]:
             todo="check that the place is writable",
         ) from error
     try:
-        yield
+        yield FileLease(lock)
     finally:
         lock.release()
 

@@ -12,6 +12,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.tables.lease import Lease
 from pipeline.tables.schemas import TableDefinition
 from pipeline.tables.store import TableSet, storage_errors
 
@@ -25,6 +26,7 @@ def merge_rows(
     *,
     values: tuple[str, ...],
     note: str,
+    lease: Lease,
 ) -> None:
     """MERGE by the table's key; rows whose values stay the same are not written.
 
@@ -35,6 +37,7 @@ def merge_rows(
             key. Not persisted: Delta keeps it itself while it merges, and refuses one that is.
         values: Columns whose change is a change.
         note: Kept as the commit's userMetadata.
+        lease: Of the table set; checked straight before the commit.
     """
     if "gone" not in source.columns:
         source = source.withColumn("gone", F.lit(False))
@@ -45,15 +48,16 @@ def merge_rows(
         commit_note(tables.spark, note),
         storage_errors(f"merging into {tables.path(table.name)}"),
     ):
-        (
+        merge = (
             tables.delta(table.name)
             .alias("t")
             .merge(source.alias("s"), same_key)
             .whenMatchedDelete("s.gone")
             .whenMatchedUpdate(f"NOT ({same})", row)
             .whenNotMatchedInsert("NOT s.gone", row)
-            .execute()
         )
+        lease.check()
+        merge.execute()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _STRING, _LONG, _INT, _FLOAT = StringType(), LongType(), IntegerType(), FloatType()
 _BOOL, _TIME = BooleanType(), TimestampType()
@@ -95,6 +95,10 @@ _URI = _column("uri", _STRING, "without user info, query and fragment")
 _REASON = _column("reason", _STRING, "why the last try failed; null: it did not")
 _DETAIL = _column("detail", _STRING, "the reason in words")
 _RETRIABLE = _column("retriable", _BOOL, "whether another try can help")
+_REFETCHABLE = _column(
+    "refetchable", _BOOL, "whether the uri alone finds the image: nothing was cut"
+)
+_EMBEDDING_SEQ = _column("embedding_seq", _LONG, "order of the run that published the embedding")
 
 IMAGES = TableDefinition(
     name="images",
@@ -124,6 +128,8 @@ IMAGES = TableDefinition(
             _column("failed_run_seq", _LONG, "order of the run that failed last"),
             _column("first_failed_as_of", _TIME, "as_of of the first failure in the row"),
             _column("last_failed_as_of", _TIME, "as_of of the last failure"),
+            _REFETCHABLE,
+            _EMBEDDING_SEQ,
         ]
     ),
     key=("image_id",),
@@ -181,10 +187,13 @@ TAGGING_RESULTS = TableDefinition(
             _column("image_id", _STRING, "the catalogue's key", required=True),
             _column("source", _STRING, "feed that named the image", required=True),
             _column("status", _STRING, "tagged, failed or deleted", required=True),
-            _column("origin", _STRING, "model, reused or manifest", required=True),
+            _column("origin", _STRING, "model, reused, embedding or manifest", required=True),
             _column("image_version", _STRING, "null for a deletion"),
-            _column("as_of", _TIME, "moment of the catalogue the run speaks for", required=True),
+            _column("as_of", _TIME, "moment this version was asserted", required=True),
+            _column("as_of_seq", _LONG, "run_seq of the run that asserted it; null: this run"),
+            _column("run_as_of", _TIME, "moment the run speaks for; null: as_of"),
             _column("run_seq", _LONG, "order of the run", required=True),
+            _EMBEDDING_SEQ,
             _MODEL,
             _TAXONOMY,
             _column("tagged_at", _TIME, "when the model looked at the image"),
@@ -192,6 +201,7 @@ TAGGING_RESULTS = TableDefinition(
             _WIDTH,
             _HEIGHT,
             _URI,
+            _REFETCHABLE,
             _REASON,
             _DETAIL,
             _RETRIABLE,
@@ -229,6 +239,8 @@ TAGGING_RUNS = TableDefinition(
             _column("timings", MapType(_STRING, DoubleType()), "seconds by step"),
             _column("product_version", _STRING, "version of this software", required=True),
             _column("detail", _STRING, "why a run failed"),
+            _column("backfill_id", _STRING, "the backfill the run is part of; null: none"),
+            _column("audit", _STRING, "what the audit saw, JSON"),
             _column("at", _TIME, "when the row was written", required=True),
         ]
     ),

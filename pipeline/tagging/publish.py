@@ -10,6 +10,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.tables.lease import Lease
 from pipeline.tables.ledger import Run
 from pipeline.tables.merge import kept, merge_rows
 from pipeline.tables.schemas import (
@@ -26,8 +27,11 @@ _COUNTS = ("tagged", "failed", "deleted", "reused", "superseded", "tags_publishe
 _TAG_VALUES = ("score", "source", "image_version", "model_version", "taxonomy_version")
 
 
-def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
+def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
     """Publish what a run staged.
+
+    Raises:
+        LeaseError: The lease was lost; what was published so far is finished by the next holder.
 
     Returns:
         Counts: tagged, failed, deleted, superseded, reused, tags_published.
@@ -46,11 +50,11 @@ def publish_staged(tables: TableSet, run: Run) -> dict[str, int]:
             tags_published = new_tags.count()
             changes = [outcome for outcome in outcomes if outcome["tags_effect"] != "keep"]
             if changes:
-                _merge_embeddings(tables, staged, winners, note=note)
+                _merge_embeddings(tables, staged, winners, note=note, lease=lease)
                 known = any(outcome["known"] for outcome in changes)
-                _merge_tags(tables, new_tags, winners, known=known, note=note)
+                _merge_tags(tables, new_tags, winners, known=known, note=note, lease=lease)
         if any(outcome["verdict"] in CHANGING for outcome in outcomes):
-            _merge_images(tables, winners, note=note)
+            _merge_images(tables, winners, note=note, lease=lease)
     return {**_summed(outcomes), "tags_published": tags_published}
 
 
@@ -128,7 +132,7 @@ def _summed(outcomes: list[Row]) -> dict[str, int]:
 
 
 def _merge_embeddings(
-    tables: TableSet, staged: DataFrame, winners: DataFrame, *, note: str
+    tables: TableSet, staged: DataFrame, winners: DataFrame, *, note: str, lease: Lease
 ) -> None:
     effects = winners.where(F.col("tags_effect") != "keep").select(
         "image_id", "tags_effect", "known"
@@ -143,11 +147,17 @@ def _merge_embeddings(
         .drop("tags_effect", "known")
     )
     values = ("image_version", "model_version", "embedding")
-    merge_rows(tables, IMAGE_EMBEDDINGS, source, values=values, note=note)
+    merge_rows(tables, IMAGE_EMBEDDINGS, source, values=values, note=note, lease=lease)
 
 
 def _merge_tags(
-    tables: TableSet, new_tags: DataFrame, winners: DataFrame, *, known: bool, note: str
+    tables: TableSet,
+    new_tags: DataFrame,
+    winners: DataFrame,
+    *,
+    known: bool,
+    note: str,
+    lease: Lease,
 ) -> None:
     """New tags, and delete markers for stale ones: there are none where no image is known."""
     new = new_tags.where(F.col("verdict") != "own").drop("verdict")
@@ -155,7 +165,7 @@ def _merge_tags(
     if known:
         stale = _stale_tags(tables, new, winners)
         source = source.unionByName(stale.withColumn("gone", F.lit(True)))
-    merge_rows(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note)
+    merge_rows(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note, lease=lease)
 
 
 def _stale_tags(tables: TableSet, new: DataFrame, winners: DataFrame) -> DataFrame:
@@ -167,9 +177,9 @@ def _stale_tags(tables: TableSet, new: DataFrame, winners: DataFrame) -> DataFra
     )
 
 
-def _merge_images(tables: TableSet, winners: DataFrame, *, note: str) -> None:
+def _merge_images(tables: TableSet, winners: DataFrame, *, note: str, lease: Lease) -> None:
     names = IMAGES.columns.names
     source = winners.where(F.col("verdict").isin(*CHANGING)).select(
         *names, F.lit(False).alias("gone")
     )
-    merge_rows(tables, IMAGES, source, values=tuple(names), note=note)
+    merge_rows(tables, IMAGES, source, values=tuple(names), note=note, lease=lease)

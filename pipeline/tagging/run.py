@@ -22,8 +22,8 @@ from pipeline.errors import HeldByAudit, RunConflictError
 from pipeline.redaction import redact
 from pipeline.spark import explain
 from pipeline.tables.create import create_tables, existing_tables
-from pipeline.tables.labels import write_labels
-from pipeline.tables.lease import lease
+from pipeline.tables.labels import knows_labels, write_labels
+from pipeline.tables.lease import Lease, hold_lease
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES, TABLES
@@ -87,25 +87,29 @@ def run_tagging(
                 watch=watch,
             )
             run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
-        with _leased(request):
-            finished = roll_forward(tables, ledger, now=request.now)
-            run = finished.get(run.run_id) or publish_run(tables, ledger, run, now=request.now)
+        with _leased(request) as lease:
+            finished = roll_forward(tables, ledger, lease, now=request.now)
+            run = finished.get(run.run_id) or publish_run(
+                tables, ledger, run, lease, now=request.now
+            )
     except Exception as error:
         _note_failure(ledger, run.run_id, error, now=request.now)
         raise
     return summarise(run, request)
 
 
-def _leased(request: RunRequest) -> AbstractContextManager[None]:
-    return lease(request.tables_location, f"run {request.run_id}", wait_s=request.lease.wait_s)
+def _leased(request: RunRequest) -> AbstractContextManager[Lease]:
+    return hold_lease(request.tables_location, f"run {request.run_id}", wait_s=request.lease.wait_s)
 
 
-def publish_run(tables: TableSet, ledger: Ledger, run: Run, *, now: Callable[[], datetime]) -> Run:
+def publish_run(
+    tables: TableSet, ledger: Ledger, run: Run, lease: Lease, *, now: Callable[[], datetime]
+) -> Run:
     """Publish a run that is staged, or whose publishing was cut off."""
     if run.state != "publishing":
         run = ledger.advance(run, "publishing", at=now())
     watch = Stopwatch()
-    counts = publish_staged(tables, run)
+    counts = publish_staged(tables, run, lease)
     watch.lap("publish")
     return ledger.advance(
         run,
@@ -118,13 +122,13 @@ def publish_run(tables: TableSet, ledger: Ledger, run: Run, *, now: Callable[[],
 
 
 def roll_forward(
-    tables: TableSet, ledger: Ledger, *, now: Callable[[], datetime]
+    tables: TableSet, ledger: Ledger, lease: Lease, *, now: Callable[[], datetime]
 ) -> dict[str, Run]:
     """Finish the runs whose publishing was cut off, oldest first; what they became, by run_id."""
     finished = {}
     for run in ledger.in_state("publishing"):
         log.warning("run %s was cut off while it published: finishing it", run.run_id)
-        finished[run.run_id] = publish_run(tables, ledger, run, now=now)
+        finished[run.run_id] = publish_run(tables, ledger, run, lease, now=now)
     return finished
 
 
@@ -187,7 +191,9 @@ def _stage(
     watch: Stopwatch,
 ) -> dict[str, int]:
     """Select and stage; what was counted on the way."""
-    write_labels(tables, tagger.taxonomy)
+    if not knows_labels(tables, tagger.taxonomy):
+        with _leased(request) as lease:
+            write_labels(tables, tagger.taxonomy, lease)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     if request.limit is not None:
         request = replace(request, limit=max(0, request.limit - staged_before))

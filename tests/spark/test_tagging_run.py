@@ -18,7 +18,7 @@ import pipeline.tagging.publish as publishing
 from pipeline.config import LeaseConfig, ManifestConfig, StageConfig
 from pipeline.errors import ConfigurationError, LeaseError, RunConflictError, SchemaVersionError
 from pipeline.tables.create import create_table
-from pipeline.tables.lease import lease
+from pipeline.tables.lease import hold_lease
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, LABELS, TABLES
 from pipeline.tables.store import TableSet
@@ -270,7 +270,10 @@ def late(nights) -> dict:
     manifest = nights.manifest("stale", rows)
     as_of = DAY_1 + timedelta(hours=1)
     told = {"before": nights.images(), "tags": nights.rows("image_tags")}
-    with lease(nights.location, "somebody", wait_s=0), pytest.raises(LeaseError, match="somebody"):
+    with (
+        hold_lease(nights.location, "somebody", wait_s=0),
+        pytest.raises(LeaseError, match="somebody"),
+    ):
         nights.run(manifest, "abandoned", as_of, lease=LeaseConfig(wait_s=0))
     calls = calls_of(nights.calls)
     request = nights.request(manifest, "stale", as_of)

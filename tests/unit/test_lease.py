@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LeaseError, TablesError
-from pipeline.tables.lease import lease
+from pipeline.tables.lease import hold_lease
 
 HOLD = """
 import sys, time
-from pipeline.tables.lease import lease
-with lease(sys.argv[1], "run nightly é", wait_s=0):
+from pipeline.tables.lease import hold_lease
+with hold_lease(sys.argv[1], "run nightly é", wait_s=0):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -26,9 +26,9 @@ with lease(sys.argv[1], "run nightly é", wait_s=0):
 
 def test_the_one_who_waits_in_vain_is_told_who_holds_it(tmp_path: Path) -> None:
     with (
-        lease(str(tmp_path), "run one", wait_s=0),
+        hold_lease(str(tmp_path), "run one", wait_s=0),
         pytest.raises(LeaseError, match=rf"got run one, process {os.getpid()} on"),
-        lease(str(tmp_path), "run two", wait_s=0),
+        hold_lease(str(tmp_path), "run two", wait_s=0),
     ):
         pytest.fail("two hold it")
 
@@ -37,10 +37,10 @@ def test_the_one_who_waits_long_enough_gets_it(tmp_path: Path) -> None:
     order = []
 
     def second() -> None:
-        with lease(f"file://{tmp_path}", "run two", wait_s=30):
+        with hold_lease(f"file://{tmp_path}", "run two", wait_s=30):
             order.append("second")
 
-    with lease(str(tmp_path), "run one", wait_s=0):
+    with hold_lease(str(tmp_path), "run one", wait_s=0):
         waiting = threading.Thread(target=second)
         waiting.start()
         time.sleep(0.2)
@@ -50,9 +50,9 @@ def test_the_one_who_waits_long_enough_gets_it(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_the_block_also_by_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), lease(str(tmp_path), "run one", wait_s=0):
+    with pytest.raises(ZeroDivisionError), hold_lease(str(tmp_path), "run one", wait_s=0):
         _ = 1 / 0
-    with lease(str(tmp_path), "run two", wait_s=0):
+    with hold_lease(str(tmp_path), "run two", wait_s=0):
         pass
 
 
@@ -64,12 +64,12 @@ def test_it_ends_with_a_holder_that_is_killed(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(LeaseError, match=f"run nightly é, process {holder.pid}"),
-            lease(str(tmp_path), "run two", wait_s=0.1),
+            hold_lease(str(tmp_path), "run two", wait_s=0.1),
         ):
             pytest.fail("two hold it")
         holder.send_signal(signal.SIGKILL)
         holder.wait(30)
-    with lease(str(tmp_path), "run two", wait_s=0):
+    with hold_lease(str(tmp_path), "run two", wait_s=0):
         pass
 
 
@@ -77,7 +77,7 @@ def test_other_table_sets_are_not_in_the_way(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    with lease(str(one), "run one", wait_s=0), lease(str(two), "run two", wait_s=0):
+    with hold_lease(str(one), "run one", wait_s=0), hold_lease(str(two), "run two", wait_s=0):
         pass
 
 
@@ -85,6 +85,6 @@ def test_a_place_that_cannot_be_made_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(TablesError, match="taking the lease of"),
-        lease(str(tmp_path / "file" / "tables"), "run one", wait_s=0),
+        hold_lease(str(tmp_path / "file" / "tables"), "run one", wait_s=0),
     ):
         pytest.fail("held")
