@@ -8,12 +8,14 @@ from dataclasses import fields, is_dataclass
 
 from pipeline.config import (
     AuditConfig,
+    BackfillCatalogConfig,
     CostConfig,
     DecodeConfig,
     FetchConfig,
     LeaseConfig,
     ModelConfig,
     PaceConfig,
+    PublishRunConfig,
     QueryTagsConfig,
     RetryConfig,
     StageConfig,
@@ -55,6 +57,8 @@ RANGES: dict[type, dict[str, Range]] = {
     LeaseConfig: {"wait_s": _AMOUNT},
     CostConfig: {"device_hour": _AMOUNT, "images_per_s": _DURATION_S},
     TagNightlyConfig: {"limit": _AMOUNT},
+    BackfillCatalogConfig: {"limit": _AMOUNT, "publish_every": _COUNT},
+    PublishRunConfig: {"samples": _COUNT},
     QueryTagsConfig: {"max_rows": _COUNT},
 }
 """Least and most of each number, both allowed. A training checks its own."""

@@ -22,6 +22,8 @@ from pipeline.config.sections import (
     TablesConfig,
 )
 from pipeline.config.tables import (
+    BackfillCatalogConfig,
+    PublishRunConfig,
     QueryTagsConfig,
     TagNightlyConfig,
 )
@@ -35,6 +37,7 @@ from pipeline.config.training import (
 
 __all__ = [
     "AuditConfig",
+    "BackfillCatalogConfig",
     "ColumnsConfig",
     "CostConfig",
     "DecodeConfig",
@@ -49,6 +52,7 @@ __all__ = [
     "OptimizerConfig",
     "PaceConfig",
     "Precision",
+    "PublishRunConfig",
     "QueryTagsConfig",
     "RetryConfig",
     "StageConfig",
