@@ -114,7 +114,12 @@ def test_a_failure_that_is_due_is_tried_again_without_being_named(nights):
     # Nobody asserted the version again: the moment is that of the night that named it.
     assert images["late"]["as_of"] == DAY_1
     assert images["late"]["source"] == "hotels"
-    counts = dict(nights.rows("tagging_runs")[-1]["counts"])
+    (published,) = (
+        change
+        for change in nights.rows("tagging_runs")
+        if (change["run_id"], change["state"]) == ("night-2", "published")
+    )
+    counts = dict(published["counts"])
     told = {name: counts[name] for name in ("retried", "retry_unreachable", "missing", "scored")}
     assert told == {"retried": 1, "retry_unreachable": 1, "missing": 6, "scored": 1}
     assert (nights.summaries[0]["manifest_rows"], nights.summaries[0]["skipped"]) == (4, 4)
@@ -139,8 +144,8 @@ def test_another_taxonomy_is_scored_again_as_tagging_afresh_without_reading_an_i
     for key in TAGGED:
         expected = expected_tags(key, model="fake-1")
         assert {tag[:2] for tag in published[key]} == {tag[:2] for tag in expected}
-        assert dict((tag[:2], tag[2]) for tag in published[key]) == pytest.approx(
-            dict((tag[:2], tag[2]) for tag in expected), abs=1e-5
+        assert {tag[:2]: tag[2] for tag in published[key]} == pytest.approx(
+            {tag[:2]: tag[2] for tag in expected}, abs=1e-5
         )
     rescored.assert_consistent()
 
@@ -214,7 +219,7 @@ def test_what_vanished_is_retired_within_the_limit_of_the_audit(moved):
         moved.run(manifest, "night-3", DAY_3, feed=retire, limit=3)
     before = moved.images()
     strict = AuditConfig(min_images=5, max_removed_share=0.4)
-    with pytest.raises(HeldByAudit, match="removed share 50.0% \\(limit 40.0%\\)"):
+    with pytest.raises(HeldByAudit, match=r"removed share 50\.0%"):
         moved.run(manifest, "night-3", DAY_3, feed=retire, audit=strict)
     assert moved.images() == before
     loose = AuditConfig(min_images=5, max_removed_share=0.5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import RetryConfig
 from pipeline.tagging.decision import Decision, Staged, Standing, decide
-from pipeline.tagging.selection import ACTIVE, Wanted, choose
+from pipeline.tagging.selection import ACTIVE, Target, Wanted, choose
 
 DAY_0 = datetime(2026, 3, 1, tzinfo=UTC)
 RETRY = RetryConfig()
@@ -241,3 +241,90 @@ def test_an_image_never_seen_is_tagged_deleted_or_contradicted():
     assert choose(None, unseen, retry=RETRY) == "tag"
     assert choose(None, replace(unseen, deleted=True), retry=RETRY) == "delete"
     assert choose(None, replace(unseen, contradicted=True), retry=RETRY) == "contradict"
+
+
+def rescored(standing: Standing, seq: int, *, taxonomy: str = "u") -> Staged:
+    """A score made from the embedding that stands."""
+    return Staged(
+        status="tagged",
+        image_version=standing.image_version,
+        as_of=standing.as_of,
+        as_of_seq=standing.as_of_seq,
+        run_as_of=day(9),
+        run_seq=seq,
+        embedding_seq=standing.embedding_seq,
+        model_version=standing.model_version,
+        taxonomy_version=taxonomy,
+    )
+
+
+def test_a_score_made_again_never_beats_a_later_look_in_whatever_order():
+    standing = publish(fact("tagged", "a", 1, 1))
+    looked, again = fact("tagged", "a", 1, 2), rescored(standing, 3)
+    for order in itertools.permutations([looked, again, fact("failed", "a", 1, 4)]):
+        row = publish(*order, before=standing)
+        assert (row.model_version, row.taxonomy_version, row.embedding_seq) == ("m2", "t", 2)
+        assert row.failure.run_seq == 4
+
+
+def test_a_score_made_again_wins_while_its_embedding_stands():
+    standing = publish(fact("tagged", "a", 1, 1))
+    first, second = rescored(standing, 2), rescored(standing, 3, taxonomy="w")
+    for order in itertools.permutations([first, second]):
+        row = publish(*order, before=standing)
+        assert (row.taxonomy_version, row.run_seq, row.embedding_seq) == ("w", 3, 1)
+        assert (row.as_of, row.as_of_seq) == (standing.as_of, standing.as_of_seq)
+    for other in (
+        publish(fact("tagged", "b", 2, 2), before=standing),
+        publish(fact("deleted", at=2, seq=2), before=standing),
+        publish(fact("failed", "b", 2, 2), before=standing),
+        publish(fact("failed", "a", 1, 2)),
+        Standing(status="erased", image_version=None, as_of=day(0), as_of_seq=0),
+        None,
+    ):
+        decision = decide(other, rescored(standing, 3))
+        assert (decision.verdict, decision.row, decision.tags) == ("superseded", other, "keep")
+
+
+def test_a_failure_before_the_image_was_scored_again_stays_noted():
+    standing = publish(fact("tagged", "a", 1, 1), fact("failed", "a", 1, 2))
+    row = publish(rescored(standing, 3), before=standing)
+    assert (row.status, row.taxonomy_version, row.failure) == ("tagged", "u", standing.failure)
+
+
+def test_a_failure_nobody_named_counts_by_the_moment_of_its_run():
+    standing = publish(fact("failed", "a", 1, 1))
+    retried = replace(fact("failed", "a", 1, 2), as_of_seq=1, run_as_of=day(4))
+    row = publish(retried, before=standing)
+    assert (row.as_of, row.as_of_seq) == (day(1), 1)
+    assert (row.failure.first_as_of, row.failure.last_as_of) == (day(1), day(4))
+    assert (row.failure.attempts, row.failure.run_seq) == (2, 2)
+
+
+TARGET = Target(model_version="m1", taxonomy_version="t", can_rescore=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (TARGET, "skip"),
+        (replace(TARGET, taxonomy_version="u"), "rescore"),
+        (replace(TARGET, taxonomy_version="u", can_rescore=False), "tag"),
+        (replace(TARGET, model_version="m2"), "tag"),
+    ],
+)
+def test_a_backfill_does_the_least_that_brings_an_image_to_its_target(target, expected):
+    standing = publish(fact("tagged", "a", 1, 1))
+    wanted = Wanted(image_version="a", as_of=day(1))
+    assert choose(standing, wanted, retry=RETRY, target=target) == expected
+    assert choose(standing, wanted, retry=RETRY) == "skip"
+
+
+def test_a_backfill_tries_once_what_failed_for_another_model():
+    failed = publish(fact("failed", "a", 1, 1))
+    wanted = Wanted(image_version="a", as_of=day(1))
+    assert choose(failed, wanted, retry=RETRY, target=TARGET) == "wait"
+    assert choose(failed, wanted, retry=RETRY, target=replace(TARGET, model_version="n")) == "tag"
+    noted = publish(fact("tagged", "a", 1, 1), fact("failed", "a", 1, 2))
+    other = replace(TARGET, model_version="m2")
+    assert choose(noted, wanted, retry=RETRY, target=other) == "wait"
