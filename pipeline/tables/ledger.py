@@ -170,7 +170,7 @@ class Ledger:
             [tuple(row[column] for column in schema.names)], schema
         )
         note = _note(run.run_id, run.state)
-        self._tables.append(TAGGING_RUNS.name, rows, commit_note=note)
+        self._tables.append(TAGGING_RUNS.name, rows, commit_note=note, computed=True)
 
     def _changes(self, which: Column) -> DataFrame:
         """Rows of the ledger, and as_of in microseconds as ``as_of_us``."""

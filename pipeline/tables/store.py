@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
+from pyspark import StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.errors import TablesError
 from pipeline.storage import absolute, local_path
+from pipeline.tables.commits import commit_lock
 from pipeline.tables.schemas import TABLES
 
 _COMMIT = re.compile(r"\d{20}\.json")
@@ -92,21 +94,41 @@ class TableSet:
             rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{path}`").collect()
         return {row["key"]: row["value"] for row in rows}
 
-    def append(self, name: str, rows: DataFrame, *, commit_note: str) -> None:
+    def committing(self) -> AbstractContextManager[None]:
+        """What a commit holds that others may be beside: one that is not made under the lease, or
+        one to a table that others append to. Where Delta's log store keeps commits apart, nothing.
+        """
+        folder = local_path(self.location)
+        return nullcontext() if folder is None else commit_lock(folder)
+
+    def append(
+        self, name: str, rows: DataFrame, *, commit_note: str, computed: bool = False
+    ) -> None:
         """Append rows in one commit.
 
         Args:
             name: The table.
             rows: Its columns, by name.
             commit_note: Kept as the commit's userMetadata.
+            computed: The rows are there already, or made in no time. Others are computed before
+                the lock of commits is taken, since Spark computes and commits in one step and
+                whoever commits meanwhile would wait for it.
         """
         with storage_errors(f"appending to {self.path(name)}"):
-            (
-                rows.write.format("delta")
-                .mode("append")
-                .option("userMetadata", commit_note)
-                .save(self.path(name))
-            )
+            if computed or local_path(self.location) is None:
+                self._append(name, rows, commit_note)
+                return
+            rows.persist(StorageLevel.MEMORY_AND_DISK)
+            try:
+                rows.count()
+                self._append(name, rows, commit_note)
+            finally:
+                rows.unpersist()
+
+    def _append(self, name: str, rows: DataFrame, commit_note: str) -> None:
+        writer = rows.write.format("delta").mode("append").option("userMetadata", commit_note)
+        with self.committing():
+            writer.save(self.path(name))
 
 
 @contextmanager

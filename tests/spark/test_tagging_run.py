@@ -334,8 +334,8 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
     small = StageConfig(chunk_rows=3)
     append = TableSet.append
 
-    def die_after_two_chunks(self, name, rows, *, commit_note):
-        append(self, name, rows, commit_note=commit_note)
+    def die_after_two_chunks(self, name, rows, *, commit_note, **options):
+        append(self, name, rows, commit_note=commit_note, **options)
         if "chunk 2" in commit_note:
             raise Killed
 
