@@ -25,6 +25,7 @@ _COUNT: Range = (1, math.inf)
 _AMOUNT: Range = (0, math.inf)
 _SHARE: Range = (0, 1)
 _DURATION_S: Range = (0.001, math.inf)
+_EXPIRY_S: Range = (30, math.inf)  # a third of it must be ample time for a commit
 
 RANGES: dict[type, dict[str, Range]] = {
     ModelConfig: {"batch_size": _COUNT, "threads": _COUNT},
@@ -40,7 +41,7 @@ RANGES: dict[type, dict[str, Range]] = {
     DecodeConfig: {"threads": _COUNT, "max_pixels": _COUNT, "prefetch_images": _COUNT},
     StageConfig: {"chunk_rows": _COUNT, "partition_rows": _COUNT, "score_floor": _SHARE},
     RetryConfig: {"distance_h": _AMOUNT, "factor": _COUNT, "max_attempts": _AMOUNT},
-    LeaseConfig: {"wait_s": _AMOUNT},
+    LeaseConfig: {"wait_s": _AMOUNT, "expiry_s": _EXPIRY_S},
     CostConfig: {"device_hour": _AMOUNT, "images_per_s": _DURATION_S},
     TagNightlyConfig: {"limit": _AMOUNT},
     QueryTagsConfig: {"max_rows": _COUNT},

@@ -208,7 +208,7 @@ class Ledger:
         if found is None or found["version"] is None:
             raise TablesError(
                 "the commit that started the run is no longer in the table's log",
-                where=f"{self._tables.path(TAGGING_RUNS.name)}, run {run_id}",
+                where=f"{self._tables.place(TAGGING_RUNS.name)}, run {run_id}",
                 todo="start a new run: what the old one staged is reused",
             )
         return int(found["version"])

@@ -10,7 +10,7 @@ from pipeline.tables.create import existing_tables
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS, TAGGING_RUNS
-from pipeline.tables.store import TableSet
+from pipeline.tables.store import open_tables
 from pipeline.tagging.manifest import read_manifest
 from pipeline.tagging.request import RunRequest, Summary, cost_of
 from pipeline.tagging.run import validate_same_run
@@ -25,10 +25,11 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
     ``cost.images_per_s``; without either, time and cost are null.
     """
     validate_floor(tagger, request.stage)
-    tables = TableSet(spark, request.tables_location)
+    tables = open_tables(spark, request.tables)
     existing = existing_tables(tables)
     manifest = read_manifest(spark, request.manifest)
-    validate_creatable(request.tables_location)
+    if tables.location is not None:
+        validate_creatable(tables.location)
     as_of = request.as_of or manifest.as_of
     rows, staged_before = manifest.rows, 0
     run = Ledger(tables).find(request.run_id) if TAGGING_RUNS.name in existing else None

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.config import CostConfig, LeaseConfig, ManifestConfig, RetryConfig, StageConfig
+from pipeline.config import (
+    CostConfig,
+    LeaseConfig,
+    ManifestConfig,
+    RetryConfig,
+    StageConfig,
+    TablesConfig,
+)
 from pipeline.errors import ConfigurationError
 from pipeline.tables.ledger import Run
 
@@ -23,7 +30,7 @@ class RunRequest:
     Attributes:
         job: Name of the job.
         run_id: Name of the run; the same again resumes it.
-        tables_location: Folder of the table set.
+        tables: Where the tables are.
         manifest: What to tag.
         stage: Sizes of chunks and tasks, and the score floor.
         retry: When failures are due.
@@ -40,7 +47,7 @@ class RunRequest:
 
     job: str
     run_id: str
-    tables_location: str
+    tables: TablesConfig
     manifest: ManifestConfig
     stage: StageConfig = field(default_factory=StageConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)

@@ -27,7 +27,7 @@ from pipeline.tables.lease import Lease, hold_lease
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES, TABLES
-from pipeline.tables.store import TableSet
+from pipeline.tables.store import TableSet, open_tables
 from pipeline.tagging.manifest import Manifest, read_manifest
 from pipeline.tagging.publish import publish_staged
 from pipeline.tagging.request import RunRequest, Summary, summarise
@@ -53,12 +53,12 @@ def run_tagging(
         TablesError: The storage refuses.
     """
     validate_floor(tagger, request.stage)
-    tables = TableSet(spark, request.tables_location)
+    tables = open_tables(spark, request.tables)
     existing = existing_tables(tables)
     watch = Stopwatch()
     manifest = read_manifest(spark, request.manifest)
     if len(existing) < len(TABLES):
-        with _leased(request):  # two first nights may begin at once
+        with _leased(tables, request):  # two first nights may begin at once
             create_tables(tables, existing=existing)
     ledger = Ledger(tables)
     run = ledger.find(request.run_id)
@@ -87,7 +87,7 @@ def run_tagging(
                 watch=watch,
             )
             run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
-        with _leased(request) as lease:
+        with _leased(tables, request) as lease:
             finished = roll_forward(tables, ledger, lease, now=request.now)
             run = finished.get(run.run_id) or publish_run(
                 tables, ledger, run, lease, now=request.now
@@ -98,8 +98,8 @@ def run_tagging(
     return summarise(run, request)
 
 
-def _leased(request: RunRequest) -> AbstractContextManager[Lease]:
-    return hold_lease(request.tables_location, f"run {request.run_id}", wait_s=request.lease.wait_s)
+def _leased(tables: TableSet, request: RunRequest) -> AbstractContextManager[Lease]:
+    return hold_lease(tables, f"run {request.run_id}", request.lease)
 
 
 def publish_run(
@@ -192,7 +192,7 @@ def _stage(
 ) -> dict[str, int]:
     """Select and stage; what was counted on the way."""
     if not knows_labels(tables, tagger.taxonomy):
-        with _leased(request) as lease:
+        with _leased(tables, request) as lease:
             write_labels(tables, tagger.taxonomy, lease)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     if request.limit is not None:

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 import pipeline.tagging.publish as publishing
-from pipeline.config import LeaseConfig, ManifestConfig, StageConfig
+from pipeline.config import LeaseConfig, ManifestConfig, StageConfig, TablesConfig
 from pipeline.errors import ConfigurationError, LeaseError, RunConflictError, SchemaVersionError
 from pipeline.tables.create import create_table
 from pipeline.tables.lease import hold_lease
@@ -58,7 +58,7 @@ class Catalogue:
         return RunRequest(
             job="tag_nightly",
             run_id=run_id,
-            tables_location=self.location,
+            tables=TablesConfig(location=self.location),
             manifest=ManifestConfig(path=manifest, source="hotels"),
             as_of=as_of,
             slots=2,
@@ -271,7 +271,7 @@ def late(nights) -> dict:
     as_of = DAY_1 + timedelta(hours=1)
     told = {"before": nights.images(), "tags": nights.rows("image_tags")}
     with (
-        hold_lease(nights.location, "somebody", wait_s=0),
+        hold_lease(TableSet(nights.spark, nights.location), "somebody", LeaseConfig(wait_s=0)),
         pytest.raises(LeaseError, match="somebody"),
     ):
         nights.run(manifest, "abandoned", as_of, lease=LeaseConfig(wait_s=0))
