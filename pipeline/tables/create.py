@@ -36,7 +36,8 @@ def create_tables(tables: TableSet, *, existing: set[str]) -> None:
     for definition in TABLES:
         if definition.name not in existing:
             create_table(tables, definition)
-    create_views(tables)
+        # Before the next table: where the last one exists, no view is missing.
+        create_views(tables, over=definition.name)
 
 
 def create_table(tables: TableSet, definition: TableDefinition) -> None:

@@ -53,8 +53,8 @@ VIEWS = {
 }
 
 
-def create_views(tables: TableSet) -> None:
-    """Make the views in the tables' schema; the same again changes nothing.
+def create_views(tables: TableSet, *, over: str) -> None:
+    """Make the views over a table in the tables' schema; the same again changes nothing.
 
     Over folders nothing is made: only a session has names for them.
 
@@ -64,6 +64,8 @@ def create_views(tables: TableSet) -> None:
     if tables.schema is None:
         return
     for name, view in VIEWS.items():
+        if view.table != over:
+            continue
         with storage_errors(f"creating the view {tables.place(name)}"):
             tables.spark.sql(
                 f"CREATE OR REPLACE VIEW {tables.sql_name(name)} COMMENT '{view.comment}'"
