@@ -167,7 +167,7 @@ class TableLease:
         """Take the lease where it is free or expired; whether it is ours now."""
         standing, now = self.read(), self._now()
         if standing is not None and standing.expires_at > now:
-            return standing.token == self._token
+            return self._is_ours(standing)
         row = self._tables.spark.createDataFrame(
             [(_ROW, self._told, self._token, now, self._expiry())], _COLUMNS
         )
@@ -185,14 +185,13 @@ class TableLease:
                 )
         except CONFLICTS:
             return False
-        taken = self.read()
-        return taken is not None and taken.token == self._token
+        return self._is_ours(self.read())
 
     def check(self) -> None:
         """Go on only if the lease is ours and will be for a while; reads the row again."""
         standing, now = self.read(), self._now()
         margin = timedelta(seconds=self._config.expiry_s * CLOCK_MARGIN)
-        if standing is None or standing.token != self._token:
+        if standing is None or not self._is_ours(standing):
             got = _in_words(standing)
         elif now >= standing.expires_at - margin:
             got = f"it was not renewed in time and ends at {_text(standing.expires_at)}"
@@ -225,6 +224,8 @@ class TableLease:
             field.name: F.lit(None).cast(field.dataType) for field in _COLUMNS if field.nullable
         }
         try:
+            if not self._is_ours(self.read()):  # no commit for nothing
+                return
             with self._changing("releasing"):
                 self._table().update(self._ours(), nothing)
         except (TablesError, PySparkException, Py4JError) as error:
@@ -270,6 +271,9 @@ class TableLease:
 
     def _table(self) -> DeltaTable:
         return self._tables.delta(TABLE)
+
+    def _is_ours(self, standing: Holding | None) -> bool:
+        return standing is not None and standing.token == self._token
 
     def _ours(self) -> str:
         return f"token = '{self._token}'"

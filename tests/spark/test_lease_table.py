@@ -14,7 +14,7 @@ from pipeline.errors import LeaseError
 from pipeline.tables import lease_table
 from pipeline.tables.create import create_table
 from pipeline.tables.lease import hold_lease
-from pipeline.tables.lease_table import TableLease, hold_table_lease
+from pipeline.tables.lease_table import TableLease
 from pipeline.tables.merge import merge_rows
 from pipeline.tables.schemas import LABELS
 from pipeline.tables.store import TableSet
@@ -155,7 +155,9 @@ def test_a_thread_renews_it_and_a_failed_renewal_is_logged(tables, monkeypatch, 
         renewed.set()
 
     monkeypatch.setattr(TableLease, "renew", fail_once)
-    with hold_table_lease(tables, "run one", LeaseConfig(wait_s=0, expiry_s=6)) as lease:
+    monkeypatch.setattr(TableSet, "local_folder", None)  # as in an object store
+    elsewhere = TableSet(tables.spark, tables.location)
+    with hold_lease(elsewhere, "run one", LeaseConfig(wait_s=0, expiry_s=6)) as lease:
         first = lease.read()
         assert renewed.wait(30)
         lease.check()
