@@ -25,7 +25,7 @@ from delta import configure_spark_with_delta_pip
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.config import AuditConfig, ManifestConfig, StageConfig
+from pipeline.config import AuditConfig, ManifestConfig, StageConfig, TablesConfig
 from pipeline.spark import LAPTOP_SETTINGS
 from pipeline.tables.schemas import OUTCOME, TAGGING_RESULTS
 from pipeline.tagging.facts import Tagger
@@ -116,7 +116,7 @@ def run_night(spark: SparkSession, tables: Path, manifest: str, rows: int, *, ni
     request = RunRequest(
         job="tag_nightly",
         run_id=f"night-{night}",
-        tables_location=str(tables),
+        tables=TablesConfig(location=str(tables)),
         manifest=ManifestConfig(path=manifest),
         stage=StageConfig(chunk_rows=rows),
         audit=AuditConfig(),

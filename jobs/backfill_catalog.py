@@ -36,7 +36,7 @@ def backfill_catalog(config: BackfillCatalogConfig) -> Summary:
     request = RunRequest(
         job=JOB,
         run_id=backfill_id,
-        tables_location=config.tables.location,
+        tables=config.tables,
         manifest=config.manifest,
         selection="backfill",
         backfill_id=backfill_id,

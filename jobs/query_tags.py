@@ -12,7 +12,7 @@ from pipeline.config import QueryTagsConfig
 from pipeline.errors import ConfigurationError
 from pipeline.query import register_tables, run_query, write_answer
 from pipeline.spark import open_session
-from pipeline.tables.store import TableSet
+from pipeline.tables.store import open_tables
 from udfs.functions import register_functions, uses_model
 
 JOB = "query_tags"
@@ -27,7 +27,7 @@ def query_tags(config: QueryTagsConfig) -> None:
     if uses_model(sql) and model is None:
         raise ConfigurationError("the statement needs a model", todo="give --model.uri")
     spark = open_session(f"mumic {JOB}")
-    views = register_tables(TableSet(spark, config.tables.location), sql)
+    views = register_tables(open_tables(spark, config.tables), sql)
     log.info("tables and views: %s", ", ".join(views))
     register_functions(spark, model, config.fetch, config.decode)
     answer = run_query(spark, sql, max_rows=config.max_rows)

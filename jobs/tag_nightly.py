@@ -33,7 +33,7 @@ def tag_nightly(config: TagNightlyConfig) -> Summary:
     request = RunRequest(
         job=JOB,
         run_id=run_id,
-        tables_location=config.tables.location,
+        tables=config.tables,
         manifest=config.manifest,
         stage=config.stage,
         retry=config.retry,

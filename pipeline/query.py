@@ -19,23 +19,9 @@ from pipeline.spark import explain
 from pipeline.tables.create import validate_schema_version
 from pipeline.tables.schemas import TABLES
 from pipeline.tables.store import TableSet
+from pipeline.tables.views import VIEWS, register_views
 
 _MAX_CELL_CHARS = 60
-
-# Over the tables, by the one they need.
-_VIEWS = {
-    "tagging_failures": ("images", "SELECT * FROM images WHERE reason IS NOT NULL"),
-    "coverage": (
-        "images",
-        "SELECT status, model_version, taxonomy_version, count(*) AS images FROM images"
-        " GROUP BY status, model_version, taxonomy_version",
-    ),
-    "runs": (
-        "tagging_runs",
-        "SELECT run.* FROM (SELECT max_by(struct(*), change) AS run FROM tagging_runs"
-        " GROUP BY run_id)",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -54,20 +40,23 @@ class Answer:
 
 
 def register_tables(tables: TableSet, sql: str) -> list[str]:
-    """Make temporary views of the tables and of what is asked of them most.
+    """Let statements name the tables and the views of what is asked of them most.
+
+    Tables in a schema have names, and it becomes the current one; tables in folders get temporary
+    views.
 
     Only of those the statement mentions, since opening a table takes seconds on a cold JVM; of all
     where it mentions none (``SHOW TABLES``, a spelling error).
 
     Returns:
-        Names of the views.
+        Names of the tables and views.
 
     Raises:
         TablesError: There are no tables, or they are of another schema version.
     """
     names = [table.name for table in TABLES]
     words = set(re.findall(r"\w+", sql.lower()))
-    views = {view: table for view, (table, _) in _VIEWS.items()}
+    views = {name: view.table for name, view in VIEWS.items()}
     if words & {*names, *views}:
         views = {view: table for view, table in views.items() if view in words}
         names = [name for name in names if name in words | set(views.values())]
@@ -75,15 +64,18 @@ def register_tables(tables: TableSet, sql: str) -> list[str]:
     if not existing and not any(tables.exists(table.name) for table in TABLES):
         raise TablesError(
             "there are no tables",
-            where=tables.location,
-            todo="check --tables.location, or run tag_nightly first",
+            where=tables.home,
+            todo="check --tables.location or --tables.schema, or run tag_nightly first",
         )
     for name in existing:
         validate_schema_version(tables, name)
-        tables.read(name).createOrReplaceTempView(name)
     made = [view for view, table in views.items() if table in existing]
-    for view in made:
-        tables.spark.sql(_VIEWS[view][1]).createOrReplaceTempView(view)
+    if tables.schema is not None:
+        tables.spark.sql(f"USE {tables.schema}")
+    else:
+        for name in existing:
+            tables.read(name).createOrReplaceTempView(name)
+        register_views(tables, made)
     return sorted([*existing, *made])
 
 

@@ -29,6 +29,7 @@ _COUNT: Range = (1, math.inf)
 _AMOUNT: Range = (0, math.inf)
 _SHARE: Range = (0, 1)
 _DURATION_S: Range = (0.001, math.inf)
+_EXPIRY_S: Range = (30, math.inf)  # a third of it must be ample time for a commit
 
 RANGES: dict[type, dict[str, Range]] = {
     ModelConfig: {"batch_size": _COUNT, "threads": _COUNT},
@@ -54,7 +55,7 @@ RANGES: dict[type, dict[str, Range]] = {
         "max_score_change": _SHARE,
     },
     PaceConfig: {"rows_per_s": _DURATION_S},
-    LeaseConfig: {"wait_s": _AMOUNT},
+    LeaseConfig: {"wait_s": _AMOUNT, "expiry_s": _EXPIRY_S},
     CostConfig: {"device_hour": _AMOUNT, "images_per_s": _DURATION_S},
     TagNightlyConfig: {"limit": _AMOUNT},
     BackfillCatalogConfig: {"limit": _AMOUNT, "publish_every": _COUNT},

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import Column
 from pyspark.sql.functions import pandas_udf
 
-from pipeline.config import ManifestConfig
+from pipeline.config import ManifestConfig, TablesConfig
 from pipeline.spark import open_session
 from pipeline.tables.schemas import OUTCOME
 from pipeline.tagging.facts import Tagger
@@ -52,7 +52,7 @@ def main() -> None:
             request = RunRequest(
                 job="warm_up",
                 run_id=f"night-{night}",
-                tables_location=f"{folder}/tables",
+                tables=TablesConfig(location=f"{folder}/tables"),
                 manifest=ManifestConfig(path=str(manifest)),
                 as_of=datetime(2026, 3, night, tzinfo=UTC),
             )

@@ -5,20 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.errors import ConfigurationError
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TablesConfig:
-    """Where the tables are.
+    """Where the tables are: in a folder, or in a schema of a catalog.
 
     Attributes:
         location: Folder of the table set, a local path or any URI Spark can write (s3a://, gs://,
             abfss://, hdfs://). Each table is one folder in it.
+        schema: Schema of a catalog that Spark knows, such as ``tagging`` or ``main.tagging``; it
+            must exist. Each table is one of its tables. Where both are given, the schema counts.
     """
 
-    location: str
+    location: str | None = None
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.location is None and self.schema is None:
+            raise ConfigurationError(
+                "it is not said where the tables are",
+                expected="tables.location (a folder) or tables.schema (a schema of a catalog)",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +223,13 @@ class LeaseConfig:
 
     Attributes:
         wait_s: Seconds to wait for a job that publishes to the same tables before giving up.
+        expiry_s: Seconds after which a job that was killed, or cannot reach the storage, no longer
+            counts as publishing. Its lease is renewed three times as often. Only in object stores:
+            on a file system the lease ends with the process.
     """
 
     wait_s: float = 600.0
+    expiry_s: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from delta.tables import DeltaTable
-
 from pipeline.errors import SchemaVersionError
 from pipeline.tables.schemas import SCHEMA_VERSION, TABLES, TableDefinition
-from pipeline.tables.store import TableSet, storage_errors
+from pipeline.tables.storage_errors import storage_errors
+from pipeline.tables.store import TableSet
+from pipeline.tables.views import create_views
 
 SCHEMA_VERSION_PROPERTY = "mumic.schema_version"
 
@@ -24,7 +24,7 @@ def existing_tables(tables: TableSet) -> set[str]:
 
 
 def create_tables(tables: TableSet, *, existing: set[str]) -> None:
-    """Create the tables that do not exist yet.
+    """Create the tables that do not exist yet and, in a catalog, the views beside them.
 
     Args:
         tables: The table set.
@@ -36,6 +36,8 @@ def create_tables(tables: TableSet, *, existing: set[str]) -> None:
     for definition in TABLES:
         if definition.name not in existing:
             create_table(tables, definition)
+        # Before the next table: where the last one exists, no view is missing.
+        create_views(tables, over=definition.name)
 
 
 def create_table(tables: TableSet, definition: TableDefinition) -> None:
@@ -49,17 +51,14 @@ def create_table(tables: TableSet, definition: TableDefinition) -> None:
         **{f"delta.constraints.{name}": check for name, check in definition.checks.items()},
     }
     builder = (
-        DeltaTable.createIfNotExists(tables.spark)
-        .location(tables.path(definition.name))
-        .comment(definition.comment)
-        .addColumns(definition.columns)
+        tables.builder(definition.name).comment(definition.comment).addColumns(definition.columns)
     )
     if definition.partitioned_by:
         builder = builder.partitionedBy(*definition.partitioned_by)
     for name, value in properties.items():
         builder = builder.property(name, value)
     tables.clear_half_made(definition.name)
-    with storage_errors(f"creating {tables.path(definition.name)}"):
+    with storage_errors(f"creating {tables.place(definition.name)}"):
         builder.execute()
 
 
@@ -73,14 +72,16 @@ def validate_schema_version(tables: TableSet, name: str) -> None:
     if found == str(SCHEMA_VERSION):
         return
     if found is None:
-        todo = "choose another tables.location: this table was not made by mumic-spark"
+        todo = (
+            "choose another tables.location or tables.schema: mumic-spark did not make this table"
+        )
     elif int(found) > SCHEMA_VERSION:
         todo = "use the newer mumic-spark that wrote the table"
     else:
         todo = "run maintain_tables, which migrates it"
     raise SchemaVersionError(
         "the table has another schema version",
-        where=tables.path(name),
+        where=tables.place(name),
         expected=SCHEMA_VERSION,
         got=found,
         todo=todo,

@@ -1,29 +1,18 @@
 """The lease of a table set: one job at a time publishes to it. Inference holds none.
 
-On this machine it is a lock of the operating system on a file beside the tables: it ends with the
-process that holds it, also where that is killed. Elsewhere there is none yet.
+On this machine it is a lock of the operating system (:mod:`pipeline.tables.lease_file`), elsewhere
+a row of a Delta table that expires (:mod:`pipeline.tables.lease_table`).
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
-from pipeline.errors import LeaseError, TablesError
-from pipeline.storage import local_path
-
-LOCK_NAME = ".mumic-lease"
-HOLDER_NAME = ".mumic-lease-holder"
-
-log = logging.getLogger(__name__)
+from pipeline.config import LeaseConfig
+from pipeline.tables.lease_file import hold_file_lease
+from pipeline.tables.lease_table import hold_table_lease
+from pipeline.tables.store import TableSet
 
 
 class Lease(Protocol):
@@ -37,103 +26,19 @@ class Lease(Protocol):
         """
 
 
-class NoLease:
-    """What stands for a lease where there is none to take."""
-
-    def check(self) -> None:
-        """Nothing to lose."""
-
-
-class FileLease:
-    """A lock of the operating system on a file.
-
-    Args:
-        lock: Held.
-    """
-
-    def __init__(self, lock: FileLock) -> None:
-        self._lock = lock
-        self._file = os.stat(lock.lock_file)
-
-    def check(self) -> None:
-        """Go on only if the lock is held, and on the file that others see."""
-        try:
-            there = os.stat(self._lock.lock_file)
-            is_held = self._lock.is_locked and os.path.samestat(self._file, there)
-        except FileNotFoundError:
-            is_held = False
-        if not is_held:
-            raise LeaseError(
-                "the lease of the tables was lost",
-                where=self._lock.lock_file,
-                got="its lock file was removed or replaced",
-                todo="leave the file alone, and start the run again: it goes on where it was",
-            )
-
-
-@contextmanager
-def hold_lease(location: str, holder: str, *, wait_s: float) -> Iterator[Lease]:
+def hold_lease(tables: TableSet, holder: str, config: LeaseConfig) -> AbstractContextManager[Lease]:
     """Hold the lease of a table set while the block runs.
 
     Args:
-        location: Folder of the table set; it is made where it does not exist.
+        tables: The table set; a local folder is made where it does not exist.
         holder: Who asks, for those who wait: a run_id.
-        wait_s: Seconds to wait for another holder.
+        config: How long to wait for another holder, and how long a silent one counts as alive.
 
     Raises:
         LeaseError: Another one still holds it then. Names it.
         TablesError: The storage refuses.
     """
-    folder = local_path(location)
-    if folder is None:
-        yield NoLease()
-        return
-    lock = FileLock(folder / LOCK_NAME)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, folder, location, wait_s=wait_s)
-        _write_holder(folder, holder)
-    except OSError as error:
-        lock.release()
-        raise TablesError(
-            "the storage refused",
-            where=f"taking the lease of {location}",
-            got=error,
-            todo="check that the place is writable",
-        ) from error
-    try:
-        yield FileLease(lock)
-    finally:
-        lock.release()
-
-
-def _acquire(lock: FileLock, folder: Path, location: str, *, wait_s: float) -> None:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.warning("waiting up to %.0f s for %s", wait_s, read_holder(folder))
-    else:
-        return
-    try:
-        lock.acquire(timeout=wait_s)
-    except Timeout as error:
-        raise LeaseError(
-            "another job is publishing to the tables",
-            where=location,
-            got=read_holder(folder),
-            todo="start this run again when it has ended, or wait longer with --lease.wait_s",
-        ) from error
-
-
-def read_holder(folder: Path) -> str:
-    """Who took the lease last."""
-    try:
-        return (folder / HOLDER_NAME).read_text(encoding="utf-8").strip() or "nobody knows whom"
-    except FileNotFoundError:
-        return "nobody knows whom"
-
-
-def _write_holder(folder: Path, holder: str) -> None:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    told = f"{holder}, process {os.getpid()} on {socket.gethostname()}, since {since}"
-    (folder / HOLDER_NAME).write_text(told + "\n", encoding="utf-8")
+    folder = tables.local_folder
+    if folder is not None:
+        return hold_file_lease(folder, holder, wait_s=config.wait_s)
+    return hold_table_lease(tables, holder, config)

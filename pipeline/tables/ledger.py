@@ -185,7 +185,7 @@ class Ledger:
             [tuple(row[column] for column in schema.names)], schema
         )
         note = _note(run.run_id, run.state)
-        self._tables.append(TAGGING_RUNS.name, rows, commit_note=note)
+        self._tables.append(TAGGING_RUNS.name, rows, commit_note=note, computed=True)
 
     def _changes(self, which: Column) -> DataFrame:
         """Rows of the ledger, and as_of in microseconds as ``as_of_us``."""
@@ -225,7 +225,7 @@ class Ledger:
         if found is None or found["version"] is None:
             raise TablesError(
                 "the commit that started the run is no longer in the table's log",
-                where=f"{self._tables.path(TAGGING_RUNS.name)}, run {run_id}",
+                where=f"{self._tables.place(TAGGING_RUNS.name)}, run {run_id}",
                 todo="start a new run: what the old one staged is reused",
             )
         return int(found["version"])

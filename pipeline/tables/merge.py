@@ -14,7 +14,8 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.tables.lease import Lease
 from pipeline.tables.schemas import TableDefinition
-from pipeline.tables.store import TableSet, storage_errors
+from pipeline.tables.storage_errors import storage_errors
+from pipeline.tables.store import TableSet
 
 _COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -46,7 +47,7 @@ def merge_rows(
     row: dict[str, str | Column] = {name: f"s.{name}" for name in table.columns.names}
     with (
         commit_note(tables.spark, note),
-        storage_errors(f"merging into {tables.path(table.name)}"),
+        storage_errors(f"merging into {tables.place(table.name)}"),
     ):
         merge = (
             tables.delta(table.name)

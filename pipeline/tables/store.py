@@ -1,60 +1,118 @@
 """The table set: where each table is, how it is read at a version, appended to and merged into.
 
-Knows nothing of tagging. Every write is one Delta commit.
+Tables are folders of one location, or names in a schema of a catalog; nothing outside of this
+module needs to know which. Knows nothing of tagging. Every write is one Delta commit.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
-from delta.tables import DeltaTable
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from delta.tables import DeltaTable, DeltaTableBuilder
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
-from pipeline.errors import TablesError
+from pipeline.config import TablesConfig
+from pipeline.errors import ConfigurationError, TablesError
 from pipeline.storage import absolute, local_path
+from pipeline.tables.commits import commit_lock
 from pipeline.tables.schemas import TABLES
+from pipeline.tables.storage_errors import storage_errors
 
 _COMMIT = re.compile(r"\d{20}\.json")
 
 
 @dataclass(frozen=True)
 class TableSet:
-    """The tables of one catalogue.
+    """The tables of one catalogue, in one of two homes.
 
     Attributes:
         spark: Session with Delta configured.
         location: Folder that holds one folder for each table. A plain path is made absolute: some
-            of Delta's statements take a relative one for the name of a table.
+            of Delta's statements take a relative one for the name of a table. Not used where a
+            schema is named.
+        schema: Schema of a catalog that holds the tables, such as ``tagging`` or ``main.tagging``.
     """
 
     spark: SparkSession
-    location: str
+    location: str | None = None
+    schema: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "location", absolute(self.location))
+        if self.schema is not None:
+            object.__setattr__(self, "schema", quoted(self.schema))
+        elif self.location is not None:
+            object.__setattr__(self, "location", absolute(self.location))
+        else:
+            raise ConfigurationError("the tables have no place", expected=_PLACES)
+
+    @property
+    def home(self) -> str:
+        """The folder or the schema, for messages."""
+        return f"schema {self.schema}" if self.schema is not None else str(self.location)
+
+    def place(self, name: str) -> str:
+        """Where a table is, for messages: its folder or its name."""
+        if self.schema is not None:
+            return self._name(name)
+        return self._folder(name)
+
+    def sql_name(self, name: str) -> str:
+        """A table as SQL statements name it."""
+        if self.schema is not None:
+            return self._name(name)
+        folder = self._folder(name).replace("`", "``")
+        return f"delta.`{folder}`"
 
     def path(self, name: str) -> str:
-        """Folder of a table."""
-        return f"{self.location.rstrip('/')}/{name}"
+        """Folder of a table; of one in a catalog it must exist."""
+        if self.schema is None:
+            return self._folder(name)
+        with storage_errors(f"looking for {self.place(name)}"):
+            detail = self.delta(name).detail().select("location").collect()
+        return str(detail[0]["location"])
+
+    @cached_property
+    def local_folder(self) -> Path | None:
+        """Folder of the table set where it is on this machine: the home of its locks."""
+        if self.schema is None:
+            return local_path(str(self.location))
+        with storage_errors(f"looking for {self.home}"):
+            rows = self.spark.sql(f"DESCRIBE SCHEMA {self.schema}").collect()
+        told = {row["info_name"].lower(): row["info_value"] for row in rows}
+        location = told.get("location")
+        return local_path(location) if location else None
+
+    def in_new_session(self) -> TableSet:
+        """The same tables through a session with settings of its own."""
+        return replace(self, spark=self.spark.newSession())
 
     def exists(self, name: str) -> bool:
         """Whether the table was created."""
-        with storage_errors(f"looking for {self.path(name)}"):
-            return bool(DeltaTable.isDeltaTable(self.spark, self.path(name)))
+        with storage_errors(f"looking for {self.place(name)}"):
+            if self.schema is not None:
+                return self.spark.catalog.tableExists(self._name(name))
+            return bool(DeltaTable.isDeltaTable(self.spark, self._folder(name)))
+
+    def builder(self, name: str) -> DeltaTableBuilder:
+        """What creates the table unless it exists."""
+        builder = DeltaTable.createIfNotExists(self.spark)
+        if self.schema is not None:
+            return builder.tableName(self._name(name))
+        return builder.location(self._folder(name))
 
     def clear_half_made(self, name: str) -> None:
         """Remove what a kill left of creating the table: a log without a commit, and nothing else.
 
         Delta takes it for neither a table nor a free place. Only on this machine: object stores
-        have no folders without files.
+        have no folders without files. Not in a catalog, where the folder is the catalog's.
         """
-        folder = local_path(self.path(name))
+        folder = None if self.schema is not None else local_path(self._folder(name))
         if folder is None or not folder.is_dir():
             return
         if [entry.name for entry in folder.iterdir()] != ["_delta_log"]:
@@ -65,20 +123,26 @@ class TableSet:
 
     def delta(self, name: str) -> DeltaTable:
         """The table for MERGE, history and detail."""
-        return DeltaTable.forPath(self.spark, self.path(name))
+        if self.schema is not None:
+            return DeltaTable.forName(self.spark, self._name(name))
+        return DeltaTable.forPath(self.spark, self._folder(name))
 
     def read(self, name: str, *, version: int | None = None) -> DataFrame:
         """The table's rows, at its latest version or at one that stays the same."""
-        reader = self.spark.read.format("delta")
-        if version is not None:
-            reader = reader.option("versionAsOf", version)
-        return reader.load(self.path(name))
+        reader = self.spark.read
+        return self.load(name, reader if version is None else reader.option("versionAsOf", version))
+
+    def load(self, name: str, reader: DataFrameReader) -> DataFrame:
+        """The table through a reader with options of its own."""
+        if self.schema is not None:
+            return reader.format("delta").table(self._name(name))
+        return reader.format("delta").load(self._folder(name))
 
     def version(self, name: str) -> int:
         """Number of the table's latest commit."""
         latest = self.delta(name).history(1).select("version").first()
         if latest is None:
-            raise TablesError("the table has no history", where=self.path(name))
+            raise TablesError("the table has no history", where=self.place(name))
         return int(latest["version"])
 
     def versions(self) -> dict[str, int]:
@@ -87,76 +151,99 @@ class TableSet:
 
     def properties(self, name: str) -> dict[str, str]:
         """The table's properties. Reads its metadata only, not its list of files."""
-        path = self.path(name).replace("`", "``")
-        with storage_errors(f"opening {self.path(name)}"):
-            rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{path}`").collect()
+        with storage_errors(f"opening {self.place(name)}"):
+            rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.sql_name(name)}").collect()
         return {row["key"]: row["value"] for row in rows}
 
-    def append(self, name: str, rows: DataFrame, *, commit_note: str) -> None:
+    def committing(self) -> AbstractContextManager[None]:
+        """The lock of a commit that others may make at the same moment, in other processes.
+
+        For commits that are not made under the lease, and those to tables that others append to.
+        Where Delta's log store keeps commits apart, nothing is locked.
+        """
+        folder = self.local_folder
+        return nullcontext() if folder is None else commit_lock(folder)
+
+    def append(
+        self, name: str, rows: DataFrame, *, commit_note: str, computed: bool = False
+    ) -> None:
         """Append rows in one commit.
 
         Args:
             name: The table.
             rows: Its columns, by name.
             commit_note: Kept as the commit's userMetadata.
+            computed: The rows are there already, or made in no time. Others are computed before
+                the lock of commits is taken, since Spark computes and commits in one step and
+                whoever commits meanwhile would wait for it.
         """
-        with storage_errors(f"appending to {self.path(name)}"):
-            (
-                rows.write.format("delta")
-                .mode("append")
-                .option("userMetadata", commit_note)
-                .save(self.path(name))
-            )
+        with storage_errors(f"appending to {self.place(name)}"):
+            if computed or self.local_folder is None:
+                self._append(name, rows, commit_note)
+                return
+            rows.persist(StorageLevel.MEMORY_AND_DISK)
+            try:
+                rows.count()
+                self._append(name, rows, commit_note)
+            finally:
+                rows.unpersist()
+
+    def _append(self, name: str, rows: DataFrame, commit_note: str) -> None:
+        writer = rows.write.format("delta").mode("append").option("userMetadata", commit_note)
+        with self.committing():
+            if self.schema is not None:
+                writer.saveAsTable(self._name(name))
+            else:
+                writer.save(self._folder(name))
+
+    def _folder(self, name: str) -> str:
+        return f"{str(self.location).rstrip('/')}/{name}"
+
+    def _name(self, name: str) -> str:
+        return f"{self.schema}.`{name}`"
 
 
-@contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Tell errors of the storage in one line.
+_PLACES = "tables.location, a folder, or tables.schema, a schema of a catalog"
 
-    Errors raised by Python code on executors are left as they are: they are not the storage's.
+
+def open_tables(spark: SparkSession, config: TablesConfig) -> TableSet:
+    """The table set of a configuration; its schema, where it names one, must exist.
+
+    Raises:
+        ConfigurationError: The configuration names no place, or the session has no metastore.
+        TablesError: The schema does not exist.
     """
-    try:
-        yield
-    except (Py4JJavaError, PySparkException) as error:
-        cause = storage_cause(error)
-        if cause is None:
-            raise
+    if config.schema is None:
+        return TableSet(spark, config.location)
+    tables = TableSet(spark, schema=config.schema)
+    in_catalog = tables.schema is not None and "." in config.schema
+    if not in_catalog and spark.conf.get("spark.sql.catalogImplementation") == "in-memory":
+        raise ConfigurationError(
+            "the session keeps its catalog in memory: tables would be forgotten when it ends",
+            where=f"tables.schema {config.schema}",
+            todo="add to spark-submit: --conf spark.sql.catalogImplementation=hive, and name the "
+            "metastore in hive-site.xml or with spark.hadoop.hive.metastore.uris",
+        )
+    with storage_errors(f"looking for {tables.home}"):
+        exists = spark.catalog.databaseExists(str(tables.schema))
+    if not exists:
         raise TablesError(
-            "the storage refused",
-            where=doing,
-            got=cause,
-            todo="check that the place exists, is readable and writable, and has space left",
-        ) from error
+            "the schema does not exist",
+            where=f"tables.schema {config.schema}",
+            todo=f"create it: CREATE SCHEMA {tables.schema} LOCATION '...'",
+        )
+    return tables
 
 
-_STORAGE_EXCEPTIONS = (
-    "java.io.FileNotFoundException",
-    "java.io.IOException",
-    "java.io.UncheckedIOException",
-    "java.nio.file.",
-    "java.nio.file.AccessDeniedException",
-    "org.apache.hadoop.fs.ParentNotDirectoryException",
-    "org.apache.hadoop.fs.UnsupportedFileSystemException",
-    "org.apache.hadoop.security.AccessControlException",
-    "Mkdirs failed",
-    "java.lang.ClassNotFoundException",  # a file system whose jar is not there, such as s3a
-    "DELTA_CANNOT_CREATE_LOG_PATH",
-    "DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION",
-    "DELTA_LOG_FILE_NOT_FOUND",
-    "DELTA_MISSING_DELTA_TABLE",
-    "DELTA_STATE_RECOVER_ERROR",
-    "DELTA_TABLE_NOT_FOUND",
-    "DELTA_TRUNCATED_TRANSACTION_LOG",
-    "DELTA_VERSIONS_NOT_CONTIGUOUS",
-)
+def quoted(schema: str) -> str:
+    """A schema's name for SQL, each of its parts in backticks.
 
-
-def storage_cause(error: BaseException) -> str | None:
-    """The line of an error's text that names a storage exception, if one does."""
-    text = str(error)
-    if "PythonException" in text:
-        return None
-    for line in text.splitlines():
-        if any(name in line for name in _STORAGE_EXCEPTIONS):
-            return line.strip().removeprefix(": ")[:300]
-    return None
+    Raises:
+        ConfigurationError: It names no schema.
+    """
+    parts = [part.removeprefix("`").removesuffix("`") for part in schema.split(".")]
+    if not all(parts) or any("`" in part for part in parts):
+        raise ConfigurationError(
+            "tables.schema names no schema", expected="SCHEMA or CATALOG.SCHEMA", got=schema
+        )
+    return ".".join(f"`{part}`" for part in parts)

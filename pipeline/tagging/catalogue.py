@@ -14,7 +14,7 @@ from pipeline.tables.create import create_tables, existing_tables
 from pipeline.tables.lease import Lease, hold_lease
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.schemas import IMAGES, TABLES
-from pipeline.tables.store import TableSet
+from pipeline.tables.store import TableSet, open_tables
 from pipeline.tagging.manifest import Manifest, read_manifest
 from pipeline.tagging.request import RunRequest
 
@@ -59,20 +59,20 @@ def open_catalogue(spark: SparkSession, request: RunRequest) -> Catalogue:
         SchemaVersionError: The tables are of another version.
         TablesError: The storage refuses, or there are no tables to take a catalogue from.
     """
-    tables = TableSet(spark, request.tables_location)
+    tables = open_tables(spark, request.tables)
     existing = existing_tables(tables)
     manifest = None
     if request.manifest is not None:
         manifest = read_manifest(spark, request.manifest)
     else:
-        validate_has_images(existing, where=request.tables_location)
+        validate_has_images(tables, existing)
     if len(existing) < len(TABLES):
-        with leased(request):  # two first nights may begin at once
+        with leased(tables, request):  # two first nights may begin at once
             create_tables(tables, existing=existing)
     return Catalogue(tables=tables, ledger=Ledger(tables), manifest=manifest)
 
 
-def validate_has_images(existing: set[str], *, where: str) -> None:
+def validate_has_images(tables: TableSet, existing: set[str]) -> None:
     """Refuse to take a catalogue from tables that are not there.
 
     Raises:
@@ -81,11 +81,11 @@ def validate_has_images(existing: set[str], *, where: str) -> None:
     if IMAGES.name not in existing:
         raise TablesError(
             "there are no tables to take a catalogue from",
-            where=where,
+            where=tables.home,
             todo="name a manifest with --manifest.path",
         )
 
 
-def leased(request: RunRequest) -> AbstractContextManager[Lease]:
+def leased(tables: TableSet, request: RunRequest) -> AbstractContextManager[Lease]:
     """The lease of the tables, held while a block runs."""
-    return hold_lease(request.tables_location, f"run {request.run_id}", wait_s=request.lease.wait_s)
+    return hold_lease(tables, f"run {request.run_id}", request.lease)

@@ -10,7 +10,7 @@ from pipeline.tables.create import existing_tables
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS, TAGGING_RUNS
-from pipeline.tables.store import TableSet
+from pipeline.tables.store import open_tables
 from pipeline.tagging.catalogue import Catalogue, validate_has_images
 from pipeline.tagging.facts import Tagger, reusable_results
 from pipeline.tagging.manifest import read_manifest
@@ -30,15 +30,16 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
     """
     validate_request(request)
     validate_floor(tagger, request.stage)
-    tables = TableSet(spark, request.tables_location)
+    tables = open_tables(spark, request.tables)
     existing = existing_tables(tables)
     images = tables.read(IMAGES.name) if IMAGES.name in existing else None
     manifest = None
     if request.manifest is not None:
         manifest = read_manifest(spark, request.manifest)
     else:
-        validate_has_images(existing, where=request.tables_location)
-    validate_creatable(request.tables_location)
+        validate_has_images(tables, existing)
+    if tables.location is not None:
+        validate_creatable(tables.location)
     catalogue = Catalogue(tables=tables, ledger=Ledger(tables), manifest=manifest)
     as_of = request.as_of or catalogue.as_of()
     run = catalogue.ledger.find(request.run_id) if TAGGING_RUNS.name in existing else None

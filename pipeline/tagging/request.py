@@ -16,6 +16,7 @@ from pipeline.config import (
     ManifestConfig,
     RetryConfig,
     StageConfig,
+    TablesConfig,
 )
 from pipeline.errors import ConfigurationError
 from pipeline.tables.ledger import Run
@@ -30,7 +31,7 @@ class RunRequest:
     Attributes:
         job: Name of the job.
         run_id: Name of the run; the same again resumes it.
-        tables_location: Folder of the table set.
+        tables: Where the tables are.
         manifest: What to tag; None: what the tables know, for a backfill.
         selection: ``nightly``: what is new, changed or due. ``backfill``: also what another model
             or taxonomy made.
@@ -51,7 +52,7 @@ class RunRequest:
 
     job: str
     run_id: str
-    tables_location: str
+    tables: TablesConfig
     manifest: ManifestConfig | None
     selection: Literal["nightly", "backfill"] = "nightly"
     backfill_id: str | None = None

@@ -122,7 +122,7 @@ def execute_run(
             )
         if run.state == "held":
             raise held(run, summarise(run, request))
-        with leased(request) as lease:
+        with leased(tables, request) as lease:
             finished = roll_forward(tables, ledger, lease, now=request.now)
             run = finished.get(run.run_id) or publish_run(
                 tables, ledger, run, lease, now=request.now, audit=seen
@@ -172,7 +172,7 @@ def _stage(
     """Select and stage what the run lacks; what was counted on the way."""
     tables, request, tagger = workload.catalogue.tables, workload.request, workload.tagger
     if not knows_labels(tables, tagger.taxonomy):
-        with leased(request) as lease:
+        with leased(tables, request) as lease:
             write_labels(tables, tagger.taxonomy, lease)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     moment = Moment(as_of=run.as_of, run_seq=run.run_seq)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from fake_model import TAXONOMY, make_tagger
 
-from pipeline.config import ManifestConfig
+from pipeline.config import ManifestConfig, TablesConfig
 from pipeline.tables.schemas import TABLES
 from pipeline.tagging.request import RunRequest
 from pipeline.tagging.run import run_tagging
@@ -47,7 +47,7 @@ class Catalogue:
         return RunRequest(
             job=options.pop("job", "tag_nightly"),
             run_id=run_id,
-            tables_location=self.location,
+            tables=TablesConfig(location=self.location),
             manifest=asked,
             as_of=as_of,
             slots=2,

@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import LongType, StringType, StructField, StructType, TimestampType
 
 from pipeline.config import ModelConfig
-from pipeline.query import _VIEWS
 from pipeline.tables.schemas import TABLES
+from pipeline.tables.views import VIEWS
 from udfs.functions import COSINE_SIMILARITY, make_functions
 from udfs.settings import TaggerSettings
 
@@ -47,8 +47,10 @@ def session(spark: SparkSession) -> SparkSession:
         own.createDataFrame([], table.columns).createOrReplaceTempView(table.name)
         changes = StructType([*table.columns.fields, *_CHANGE])
         own.createDataFrame([], changes).createOrReplaceTempView(f"changes_of_{table.name}")
-    for name, (_, sql) in _VIEWS.items():
-        own.sql(sql).createOrReplaceTempView(name)
+    manifest = "image_id string, version string, updated_at timestamp"
+    own.createDataFrame([], manifest).createOrReplaceTempView("manifest")
+    for name, view in VIEWS.items():
+        own.sql(view.over(view.table)).createOrReplaceTempView(name)
     own.sql(COSINE_SIMILARITY)
     settings = TaggerSettings(
         model=ModelConfig(uri="/bundle"), model_version="m", taxonomy_version="t"

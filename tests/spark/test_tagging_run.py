@@ -195,7 +195,7 @@ def late(nights) -> dict:
     as_of = DAY_1 + timedelta(hours=1)
     told = {"before": nights.images(), "tags": nights.rows("image_tags")}
     with (
-        hold_lease(nights.location, "somebody", wait_s=0),
+        hold_lease(TableSet(nights.spark, nights.location), "somebody", LeaseConfig(wait_s=0)),
         pytest.raises(LeaseError, match="somebody"),
     ):
         nights.run(manifest, "abandoned", as_of, lease=LeaseConfig(wait_s=0))
@@ -258,8 +258,8 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
     small = StageConfig(chunk_rows=3)
     append = TableSet.append
 
-    def die_after_two_chunks(self, name, rows, *, commit_note):
-        append(self, name, rows, commit_note=commit_note)
+    def die_after_two_chunks(self, name, rows, *, commit_note, **options):
+        append(self, name, rows, commit_note=commit_note, **options)
         if "chunk 2" in commit_note:
             raise Killed
 

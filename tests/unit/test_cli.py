@@ -23,6 +23,7 @@ from pipeline.config import (
     LogConfig,
     ModelConfig,
     QueryTagsConfig,
+    TablesConfig,
     TagNightlyConfig,
     TrainModelConfig,
 )
@@ -209,6 +210,14 @@ def test_a_wrong_argument_is_one_line_that_names_it(argv: tuple[str, ...], said:
 
 def test_missing_settings_are_named() -> None:
     assert "manifest.path, model.uri" in refused("--tables.location", "t")
+
+
+def test_tables_have_a_folder_or_a_schema() -> None:
+    elsewhere = ("--manifest.path", "m", "--model.uri", "b")
+
+    assert "tables.location (a folder) or tables.schema" in refused(*elsewhere)
+    named = parse("--tables.schema", "main.tagging", *elsewhere)
+    assert named.tables == TablesConfig(schema="main.tagging")
 
 
 def query(*argv: str) -> QueryTagsConfig:

@@ -24,8 +24,8 @@ import pipeline.errors
 from pipeline.arguments import setting_types
 from pipeline.errors import PipelineError
 from pipeline.images.reasons import Reason
-from pipeline.query import _VIEWS
 from pipeline.tables.schemas import TABLES
+from pipeline.tables.views import VIEWS
 from pipeline.taxonomy import parse_taxonomy
 from udfs.functions import MODEL_FUNCTIONS
 
@@ -390,7 +390,7 @@ def test_the_readme_names_every_table_view_and_function() -> None:
     tables = [name for name, _ in table_after(README, "table")]
     functions = [name.partition("(")[0] for name, _ in table_after(README, "function")]
 
-    assert tables == [*(table.name for table in TABLES), *_VIEWS]
+    assert tables == [*(table.name for table in TABLES), *VIEWS]
     assert functions == [*MODEL_FUNCTIONS, "cosine_similarity"]
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LeaseError, TablesError
-from pipeline.tables.lease import hold_lease
+from pipeline.tables.lease_file import hold_file_lease
 
 HOLD = """
 import sys, time
-from pipeline.tables.lease import hold_lease
-with hold_lease(sys.argv[1], "run nightly é", wait_s=0):
+from pathlib import Path
+from pipeline.tables.lease_file import hold_file_lease
+with hold_file_lease(Path(sys.argv[1]), "run nightly é", wait_s=0):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -26,9 +27,9 @@ with hold_lease(sys.argv[1], "run nightly é", wait_s=0):
 
 def test_the_one_who_waits_in_vain_is_told_who_holds_it(tmp_path: Path) -> None:
     with (
-        hold_lease(str(tmp_path), "run one", wait_s=0),
+        hold_file_lease(tmp_path, "run one", wait_s=0),
         pytest.raises(LeaseError, match=rf"got run one, process {os.getpid()} on"),
-        hold_lease(str(tmp_path), "run two", wait_s=0),
+        hold_file_lease(tmp_path, "run two", wait_s=0),
     ):
         pytest.fail("two hold it")
 
@@ -37,10 +38,10 @@ def test_the_one_who_waits_long_enough_gets_it(tmp_path: Path) -> None:
     order = []
 
     def second() -> None:
-        with hold_lease(f"file://{tmp_path}", "run two", wait_s=30):
+        with hold_file_lease(tmp_path, "run two", wait_s=30):
             order.append("second")
 
-    with hold_lease(str(tmp_path), "run one", wait_s=0):
+    with hold_file_lease(tmp_path, "run one", wait_s=0):
         waiting = threading.Thread(target=second)
         waiting.start()
         time.sleep(0.2)
@@ -50,9 +51,9 @@ def test_the_one_who_waits_long_enough_gets_it(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_the_block_also_by_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), hold_lease(str(tmp_path), "run one", wait_s=0):
+    with pytest.raises(ZeroDivisionError), hold_file_lease(tmp_path, "run one", wait_s=0):
         _ = 1 / 0
-    with hold_lease(str(tmp_path), "run two", wait_s=0):
+    with hold_file_lease(tmp_path, "run two", wait_s=0):
         pass
 
 
@@ -64,12 +65,12 @@ def test_it_ends_with_a_holder_that_is_killed(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(LeaseError, match=f"run nightly é, process {holder.pid}"),
-            hold_lease(str(tmp_path), "run two", wait_s=0.1),
+            hold_file_lease(tmp_path, "run two", wait_s=0.1),
         ):
             pytest.fail("two hold it")
         holder.send_signal(signal.SIGKILL)
         holder.wait(30)
-    with hold_lease(str(tmp_path), "run two", wait_s=0):
+    with hold_file_lease(tmp_path, "run two", wait_s=0):
         pass
 
 
@@ -77,7 +78,7 @@ def test_other_table_sets_are_not_in_the_way(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    with hold_lease(str(one), "run one", wait_s=0), hold_lease(str(two), "run two", wait_s=0):
+    with hold_file_lease(one, "run one", wait_s=0), hold_file_lease(two, "run two", wait_s=0):
         pass
 
 
@@ -85,6 +86,6 @@ def test_a_place_that_cannot_be_made_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(TablesError, match="taking the lease of"),
-        hold_lease(str(tmp_path / "file" / "tables"), "run one", wait_s=0),
+        hold_file_lease(tmp_path / "file" / "tables", "run one", wait_s=0),
     ):
         pytest.fail("held")
