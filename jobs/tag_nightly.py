@@ -12,10 +12,10 @@ from pipeline.config import TagNightlyConfig
 from pipeline.redaction import redacted
 from pipeline.spark import open_session, parallelism
 from pipeline.tagging.estimate import estimate_run
+from pipeline.tagging.facts import Tagger
 from pipeline.tagging.progress import TaskProgress
 from pipeline.tagging.request import RunRequest, Summary, make_run_id, parse_as_of
 from pipeline.tagging.run import run_tagging
-from pipeline.tagging.stage import Tagger
 from udfs.preflight import run_preflight
 from udfs.settings import read_settings
 from udfs.tag_image import make_tag_image
@@ -44,6 +44,7 @@ def tag_nightly(config: TagNightlyConfig) -> Summary:
         manifest=config.manifest,
         stage=config.stage,
         retry=config.retry,
+        audit=config.audit,
         lease=config.lease,
         cost=config.cost,
         as_of=as_of,

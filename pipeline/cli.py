@@ -132,7 +132,8 @@ def _fail(command: str, job: str, config: JobConfig, error: Exception) -> int:
     if hasattr(config, "summary"):
         # In cluster modes neither stdout nor the exit code arrives: the file must tell failures,
         # and last night's must not be taken for this one's.
-        told = {"job": job, "state": "failed", "exit_code": code, "error": message}
+        told = {"job": job, "state": "failed", **(getattr(error, "summary", None) or {})}
+        told |= {"exit_code": code, "error": message}
         try:
             _publish_summary(told, config.summary)
         except PipelineError as second:

@@ -23,7 +23,8 @@ An image that cannot be fetched or decoded is not an error here: it is a row, se
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class PipelineError(Exception):
@@ -107,6 +108,18 @@ class RunConflictError(PipelineError):
 
 
 class HeldByAudit(PipelineError):  # noqa: N818  (a verdict, not a mistake)
-    """The audit held the run: nothing was published, nothing is lost."""
+    """The audit held the run: nothing was published, nothing is lost.
+
+    Args:
+        what: As for every error.
+        summary: Of the run that is held.
+        **told: As for every error.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, what: str, *, summary: Mapping[str, object] | None = None, **told: Any
+    ) -> None:
+        super().__init__(what, **told)
+        self.summary = summary

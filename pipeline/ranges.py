@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
 from pipeline.config import (
+    AuditConfig,
     CostConfig,
     DecodeConfig,
     FetchConfig,
     LeaseConfig,
     ModelConfig,
+    PaceConfig,
     QueryTagsConfig,
     RetryConfig,
     StageConfig,
@@ -40,6 +42,16 @@ RANGES: dict[type, dict[str, Range]] = {
     DecodeConfig: {"threads": _COUNT, "max_pixels": _COUNT, "prefetch_images": _COUNT},
     StageConfig: {"chunk_rows": _COUNT, "partition_rows": _COUNT, "score_floor": _SHARE},
     RetryConfig: {"distance_h": _AMOUNT, "factor": _COUNT, "max_attempts": _AMOUNT},
+    AuditConfig: {
+        "min_images": _COUNT,
+        "max_failed_share": _SHARE,
+        "max_untagged_share": _SHARE,
+        "max_removed_share": _SHARE,
+        "min_label_images": _COUNT,
+        "max_rate_change": _SHARE,
+        "max_score_change": _SHARE,
+    },
+    PaceConfig: {"rows_per_s": _DURATION_S},
     LeaseConfig: {"wait_s": _AMOUNT},
     CostConfig: {"device_hour": _AMOUNT, "images_per_s": _DURATION_S},
     TagNightlyConfig: {"limit": _AMOUNT},

@@ -19,9 +19,9 @@ from pyspark.sql.functions import pandas_udf
 from pipeline.config import ManifestConfig
 from pipeline.spark import open_session
 from pipeline.tables.schemas import OUTCOME
+from pipeline.tagging.facts import Tagger
 from pipeline.tagging.request import RunRequest
 from pipeline.tagging.run import run_tagging
-from pipeline.tagging.stage import Tagger
 from pipeline.taxonomy import parse_taxonomy
 
 TAXONOMY = {"tasks": [{"id": "scene", "kind": "multi_label", "labels": [{"id": "bed"}]}]}

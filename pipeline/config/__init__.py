@@ -5,6 +5,7 @@ dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment
 """
 
 from pipeline.config.sections import (
+    AuditConfig,
     ColumnsConfig,
     CostConfig,
     DecodeConfig,
@@ -14,6 +15,7 @@ from pipeline.config.sections import (
     LogConfig,
     ManifestConfig,
     ModelConfig,
+    PaceConfig,
     Precision,
     RetryConfig,
     StageConfig,
@@ -32,6 +34,7 @@ from pipeline.config.training import (
 )
 
 __all__ = [
+    "AuditConfig",
     "ColumnsConfig",
     "CostConfig",
     "DecodeConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "ManifestConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "PaceConfig",
     "Precision",
     "QueryTagsConfig",
     "RetryConfig",

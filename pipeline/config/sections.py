@@ -54,12 +54,17 @@ class ManifestConfig:
         format: ``auto`` takes Delta where the folder holds a ``_delta_log``, else Parquet.
         source: Name of the feed, kept with every image.
         columns: Names of its columns.
+        complete: The manifest names every image of the feed: count those it does not name.
+        retire_missing: Delete images of the feed that the manifest does not name. Not with a limit
+            or listed ids. The audit limits how many.
     """
 
     path: str
     format: Literal["auto", "parquet", "delta"] = "auto"
     source: str = "default"
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    complete: bool = False
+    retire_missing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +164,45 @@ class RetryConfig:
     distance_h: float = 20.0
     factor: float = 2.0
     max_attempts: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """What a run may look like to be published by itself. Beyond a limit it is held, exit code 3.
+
+    Attributes:
+        min_images: Images below which nothing is judged.
+        max_failed_share: Failed images, of all that were tried.
+        max_untagged_share: Images without a tag, of all that were tagged.
+        max_removed_share: Images to be deleted, of those of the feed that stand.
+        min_label_images: Images with a label below which the label is not judged.
+        max_rate_change: Change of the share of images that have a label, of the greater of the
+            shares before and now. 0.5: half as many, or twice.
+        max_score_change: Change of the mean score of a label where images have it.
+    """
+
+    min_images: int = 200
+    max_failed_share: float = 0.2
+    max_untagged_share: float = 0.5
+    max_removed_share: float = 0.2
+    min_label_images: int = 50
+    max_rate_change: float = 0.5
+    max_score_change: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaceConfig:
+    """How fast a backfill goes, and when.
+
+    Attributes:
+        rows_per_s: Images per second at most, on average over a minute. Default: as fast as it
+            goes.
+        window: Hours of the day in which it works, UTC, such as ``22:00-06:00``. At their end it
+            publishes what is staged and stops; outside of them it does nothing. Default: always.
+    """
+
+    rows_per_s: float | None = None
+    window: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.config.sections import (
+    AuditConfig,
     CostConfig,
     DecodeConfig,
     FetchConfig,
@@ -31,6 +32,7 @@ class TagNightlyConfig:
         decode: How bytes become pixels.
         stage: How results are staged.
         retry: When failures are tried again.
+        audit: What may be published without being looked at.
         lease: How long to wait for another job that publishes.
         cost: What a device hour costs.
         log: Logs and progress.
@@ -53,6 +55,7 @@ class TagNightlyConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -44,6 +44,8 @@ class Run:
         config: Resolved configuration without secrets, JSON.
         counts: Images by outcome, once known.
         timings: Seconds by step, once known.
+        backfill_id: The backfill it is part of; None: none.
+        audit: What the audit saw, JSON; None before it looked.
     """
 
     run_id: str
@@ -58,6 +60,8 @@ class Run:
     config: str
     counts: Mapping[str, int] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
+    backfill_id: str | None = None
+    audit: str | None = None
 
 
 class Ledger:
@@ -86,6 +90,11 @@ class Ledger:
         latest = _latest(self._changes(there).collect())
         return sorted((self._run(row) for row in latest.values()), key=lambda run: run.run_seq)
 
+    def of_backfill(self, backfill_id: str) -> list[Run]:
+        """The runs of a backfill in their latest state, by run_seq."""
+        latest = _latest(self._changes(F.col("backfill_id") == backfill_id).collect())
+        return sorted((self._run(row) for row in latest.values()), key=lambda run: run.run_seq)
+
     def start(
         self,
         *,
@@ -97,6 +106,7 @@ class Ledger:
         taxonomy_version: str,
         config: str,
         at: datetime,
+        backfill_id: str | None = None,
     ) -> Run:
         """Append a new run's first row and learn its run_seq."""
         run = Run(
@@ -110,6 +120,7 @@ class Ledger:
             model_version=model_version,
             taxonomy_version=taxonomy_version,
             config=config,
+            backfill_id=backfill_id,
         )
         self._append(run, run_seq=None, at=at)
         return replace(run, run_seq=self._sequence(run_id))
@@ -124,6 +135,7 @@ class Ledger:
         timings: Mapping[str, float] | None = None,
         table_versions: Mapping[str, int] | None = None,
         detail: str | None = None,
+        audit: str | None = None,
     ) -> Run:
         """Append the run's next state."""
         moved = replace(
@@ -132,6 +144,7 @@ class Ledger:
             change=run.change + 1,
             counts=dict(counts if counts is not None else run.counts),
             timings=dict(timings if timings is not None else run.timings),
+            audit=audit if audit is not None else run.audit,
         )
         self._append(
             moved, run_seq=run.run_seq, at=at, table_versions=table_versions, detail=detail
@@ -163,6 +176,8 @@ class Ledger:
             "timings": dict(run.timings),
             "product_version": __version__,
             "detail": detail,
+            "backfill_id": run.backfill_id,
+            "audit": run.audit,
             "at": at,
         }
         schema = TAGGING_RUNS.columns
@@ -192,6 +207,8 @@ class Ledger:
             config=row["config"],
             counts=row["counts"] or {},
             timings=row["timings"] or {},
+            backfill_id=row["backfill_id"],
+            audit=row["audit"],
         )
 
     def _sequence(self, run_id: str) -> int:

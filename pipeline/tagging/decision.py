@@ -4,7 +4,9 @@ One pure function, without Spark; :mod:`pipeline.tagging.publish` translates it 
 a test holds the two together.
 
 Two clocks. ``(as_of, as_of_seq)`` says when an image_version was asserted and lets a newer picture
-win whatever order runs are published in. ``run_seq`` orders results of one and the same picture.
+win whatever order runs are published in. ``(embedding_seq, run_seq)`` orders results of one and the
+same picture: a run that looks at it makes an embedding of its own, a run that scores again builds
+on the one that stands, and never beats a run that looked later.
 
 Known limit: a version that comes back (A, then B, then A) against a stale manifest or a failure in
 between.
@@ -56,6 +58,7 @@ class Standing:
         model_version: Of the result; None without one.
         taxonomy_version: Of the result; None without one.
         run_seq: Of the result; None without one.
+        embedding_seq: run_seq of the run that published the embedding; None without a result.
         failure: What failed last, if anything did since the result.
     """
 
@@ -66,6 +69,7 @@ class Standing:
     model_version: str | None = None
     taxonomy_version: str | None = None
     run_seq: int | None = None
+    embedding_seq: int | None = None
     failure: FailureState | None = None
 
 
@@ -76,8 +80,13 @@ class Staged:
     Attributes:
         status: tagged, failed or deleted.
         image_version: None for a deletion.
-        as_of: The moment of the catalogue the run speaks for.
+        as_of: The moment the version was asserted: the run's own where its manifest names the
+            image, else what stood when it was selected.
+        as_of_seq: run_seq of the run that asserted it then.
+        run_as_of: The moment of the catalogue the run speaks for; failures are counted by it.
         run_seq: Order of the run.
+        embedding_seq: run_seq of the run that published the embedding the score was made from;
+            the fact's own run_seq where the model looked at the image.
         model_version: The model; None for a deletion.
         taxonomy_version: The taxonomy; None for a deletion.
         reason: Why it failed; None unless it did.
@@ -87,11 +96,19 @@ class Staged:
     status: Literal["tagged", "failed", "deleted"]
     image_version: str | None
     as_of: datetime
+    as_of_seq: int
+    run_as_of: datetime
     run_seq: int
+    embedding_seq: int
     model_version: str | None = None
     taxonomy_version: str | None = None
     reason: str | None = None
     retriable: bool = False
+
+    @property
+    def is_rescored(self) -> bool:
+        """Whether it was scored from a stored embedding."""
+        return self.embedding_seq != self.run_seq
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,22 +120,24 @@ class Decision:
             picture. ``failure``: the failure is noted beside what stands. ``assert``: the fact
             loses, but names the standing version at a later moment. ``own``: it was published
             before. ``superseded``: it loses.
-        row: The row of ``images`` afterwards.
+        row: The row of ``images`` afterwards; None: there is none.
         tags: What happens to the image's published tags and embedding.
     """
 
     verdict: Verdict
-    row: Standing
+    row: Standing | None
     tags: TagsEffect = "keep"
 
 
 def decide(standing: Standing | None, staged: Staged) -> Decision:
     """What ``images`` says after ``staged`` meets ``standing``."""
+    if staged.is_rescored and not _still_stands(standing, staged):
+        return Decision(verdict="superseded", row=standing)
     if standing is None:
         return _replacement(staged)
     if standing.status == "erased":
         return Decision(verdict="superseded", row=standing)
-    moment = (staged.as_of, staged.run_seq)
+    moment = (staged.as_of, staged.as_of_seq)
     standing_moment = (standing.as_of, standing.as_of_seq)
     if not same_picture(standing, staged):
         if moment > standing_moment:
@@ -130,9 +149,10 @@ def decide(standing: Standing | None, staged: Staged) -> Decision:
         return Decision(verdict="own", row=standing)
     as_of, as_of_seq = max(moment, standing_moment)
     asserted = replace(standing, as_of=as_of, as_of_seq=as_of_seq)
-    if staged.status == "tagged" and _newer(staged.run_seq, standing.run_seq):
+    if staged.status == "tagged" and _is_newer_result(standing, staged):
         return Decision(verdict="result", row=_with_result(asserted, staged), tags="replace")
-    if staged.status == "failed" and _newer(staged.run_seq, _latest(standing.run_seq, failed_seq)):
+    looked_seq = _latest(standing.embedding_seq, failed_seq)
+    if staged.status == "failed" and (looked_seq is None or staged.run_seq > looked_seq):
         return Decision(verdict="failure", row=_with_failure(asserted, staged))
     verdict: Verdict = "assert" if moment > standing_moment else "superseded"
     return Decision(verdict=verdict, row=asserted)
@@ -143,12 +163,29 @@ def same_picture(standing: Standing, staged: Staged) -> bool:
     return standing.image_version == staged.image_version
 
 
+def _still_stands(standing: Standing | None, staged: Staged) -> bool:
+    """Whether the embedding that was scored again is the one that stands."""
+    return (
+        standing is not None
+        and standing.status == "tagged"
+        and same_picture(standing, staged)
+        and standing.embedding_seq == staged.embedding_seq
+    )
+
+
+def _is_newer_result(standing: Standing, staged: Staged) -> bool:
+    if standing.run_seq is None or standing.embedding_seq is None:
+        return True
+    order = (standing.embedding_seq, standing.run_seq)
+    return (staged.embedding_seq, staged.run_seq) > order
+
+
 def _replacement(staged: Staged) -> Decision:
     row = Standing(
         status=staged.status,
         image_version=staged.image_version,
         as_of=staged.as_of,
-        as_of_seq=staged.run_seq,
+        as_of_seq=staged.as_of_seq,
     )
     if staged.status == "failed":
         return Decision(verdict="replace", row=_with_failure(row, staged), tags="remove")
@@ -159,14 +196,15 @@ def _replacement(staged: Staged) -> Decision:
 
 
 def _with_result(row: Standing, staged: Staged) -> Standing:
-    """The row with a result. A failure that came after it stays noted."""
-    failed_later = row.failure is not None and row.failure.run_seq > staged.run_seq
+    """The row with a result. A failure after the model looked at the image stays noted."""
+    failed_later = row.failure is not None and row.failure.run_seq > staged.embedding_seq
     return replace(
         row,
         status="tagged",
         model_version=staged.model_version,
         taxonomy_version=staged.taxonomy_version,
         run_seq=staged.run_seq,
+        embedding_seq=staged.embedding_seq,
         failure=row.failure if failed_later else None,
     )
 
@@ -182,14 +220,10 @@ def _with_failure(row: Standing, staged: Staged) -> Standing:
             attempts=before.attempts + 1 if before else 1,
             model_version=staged.model_version,
             run_seq=staged.run_seq,
-            first_as_of=before.first_as_of if before else staged.as_of,
-            last_as_of=max(before.last_as_of, staged.as_of) if before else staged.as_of,
+            first_as_of=before.first_as_of if before else staged.run_as_of,
+            last_as_of=max(before.last_as_of, staged.run_as_of) if before else staged.run_as_of,
         ),
     )
-
-
-def _newer(run_seq: int, than: int | None) -> bool:
-    return than is None or run_seq > than
 
 
 def _latest(*run_seqs: int | None) -> int | None:

@@ -11,11 +11,15 @@ from pipeline.tables.ledger import Ledger
 from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS, TAGGING_RUNS
 from pipeline.tables.store import TableSet
+from pipeline.tagging.catalogue import Catalogue, validate_has_images
+from pipeline.tagging.facts import Tagger, reusable_results
 from pipeline.tagging.manifest import read_manifest
+from pipeline.tagging.planning import Moment, count_plan
 from pipeline.tagging.request import RunRequest, Summary, cost_of
-from pipeline.tagging.run import validate_same_run
-from pipeline.tagging.selection import ACTIVE, LAST_SEQ, count_actions, select_rows
-from pipeline.tagging.stage import Tagger, reusable_results, split_staged, validate_floor
+from pipeline.tagging.run import validate_request, validate_same_run
+from pipeline.tagging.selection import LAST_SEQ
+from pipeline.tagging.stage import validate_floor
+from pipeline.tagging.workload import Workload
 
 
 def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Summary:
@@ -24,49 +28,52 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
     The speed is that of the latest published run with the same model, else
     ``cost.images_per_s``; without either, time and cost are null.
     """
+    validate_request(request)
     validate_floor(tagger, request.stage)
     tables = TableSet(spark, request.tables_location)
     existing = existing_tables(tables)
-    manifest = read_manifest(spark, request.manifest)
+    images = tables.read(IMAGES.name) if IMAGES.name in existing else None
+    manifest = None
+    if request.manifest is not None:
+        manifest = read_manifest(spark, request.manifest)
+    else:
+        validate_has_images(existing, where=request.tables_location)
     validate_creatable(request.tables_location)
-    as_of = request.as_of or manifest.as_of
-    rows, staged_before = manifest.rows, 0
-    run = Ledger(tables).find(request.run_id) if TAGGING_RUNS.name in existing else None
+    catalogue = Catalogue(tables=tables, ledger=Ledger(tables), manifest=manifest)
+    as_of = request.as_of or catalogue.as_of()
+    run = catalogue.ledger.find(request.run_id) if TAGGING_RUNS.name in existing else None
+    workload = Workload(catalogue=catalogue, request=request, tagger=tagger)
     if run is not None:
-        validate_same_run(run, request, tagger, manifest)
-        rows, staged_before = split_staged(tables, run.run_id, rows)
-    planned = select_rows(
-        rows,
-        tables.read(IMAGES.name) if IMAGES.name in existing else None,
-        request,
-        as_of=as_of,
-        run_seq=LAST_SEQ,
-    )
-    with kept(planned.select("image_id", "image_version", "clean_uri", "action")) as plan:
-        counts = count_actions(plan)
+        validate_same_run(run, request, tagger, digest=catalogue.digest)
+    moment = Moment(as_of=as_of, run_seq=LAST_SEQ)
+    plan = workload.plan(images, moment, resumed=run.run_id if run else None)
+    with kept(plan.drop("uri", "content", "text")) as rows:
+        counts = count_plan(rows)
         reused = 0
         if TAGGING_RESULTS.name in existing and not request.force:
-            to_tag = plan.where(F.col("action") == "tag")
+            to_tag = rows.where(F.col("action") == "tag")
             reused = reusable_results(tables, to_tag, tagger, run_id=request.run_id).count()
     speed = request.cost.images_per_s
     if TAGGING_RUNS.name in existing:
-        speed = _measured_speed(Ledger(tables), tagger.model_version) or speed
-    to_model = counts["tag"] - reused
+        speed = _measured_speed(catalogue.ledger, tagger.model_version) or speed
+    to_model = counts.of("tag") - reused
     seconds = to_model / (speed * request.slots) if speed else None
-    active = sum(counts[action] for action in ACTIVE)
     return {
         "run_id": request.run_id,
         "job": request.job,
         "state": "dry_run",
         "as_of": as_of.isoformat(),
-        "manifest_rows": sum(counts.values()) + staged_before,
-        "skipped": sum(counts.values()) - active - counts["superseded"],
-        "staged_before": staged_before,
+        "manifest_rows": counts.named,
+        "skipped": counts.passed_over,
+        "staged_before": counts.of("staged"),
         "to_reuse": reused,
         "to_tag": to_model,
-        "to_delete": counts["delete"],
-        "to_fail": counts["contradict"],
-        "superseded": counts["superseded"],
+        "to_rescore": counts.of("rescore"),
+        "to_retry": counts.of("tag", asked_by="retry"),
+        "unreachable": counts.of("unreachable"),
+        "to_delete": counts.of("delete"),
+        "to_fail": counts.of("contradict"),
+        "superseded": counts.of("superseded"),
         "model_version": tagger.model_version,
         "taxonomy_version": tagger.taxonomy.version,
         "estimated_seconds": None if seconds is None else round(seconds, 1),

@@ -7,7 +7,7 @@ nothing. Needs nothing but the tables: thresholds come from the table ``labels``
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.tables.lease import Lease
@@ -18,12 +18,14 @@ from pipeline.tables.schemas import (
     IMAGE_TAGS,
     IMAGES,
     LABELS,
-    TAGGING_RESULTS,
 )
 from pipeline.tables.store import TableSet
+from pipeline.tagging.facts import staged_facts, unique_facts
+from pipeline.tagging.tags import tags_of
 from pipeline.tagging.winners import CHANGING, WINNING, decide_winners
 
-_COUNTS = ("tagged", "failed", "deleted", "reused", "superseded", "tags_published")
+_COUNTS = ("tagged", "failed", "deleted", "reused", "rescored", "superseded", "tags_published")
+_COUNTED_BY_ORIGIN = {"reused": "reused", "embedding": "rescored"}
 _TAG_VALUES = ("score", "source", "image_version", "model_version", "taxonomy_version")
 
 
@@ -34,9 +36,9 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
         LeaseError: The lease was lost; what was published so far is finished by the next holder.
 
     Returns:
-        Counts: tagged, failed, deleted, superseded, reused, tags_published.
+        Counts: tagged, failed, deleted, reused, rescored, superseded, tags_published.
     """
-    staged = tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id)
+    staged = staged_facts(tables, run)
     facts, images_named = _count_facts(staged)
     if facts == 0:
         return dict.fromkeys(_COUNTS, 0)
@@ -49,8 +51,9 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
         with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
             tags_published = new_tags.count()
             changes = [outcome for outcome in outcomes if outcome["tags_effect"] != "keep"]
-            if changes:
+            if any(outcome["staged_origin"] != "embedding" for outcome in changes):
                 _merge_embeddings(tables, staged, winners, note=note, lease=lease)
+            if changes:
                 known = any(outcome["known"] for outcome in changes)
                 _merge_tags(tables, new_tags, winners, known=known, note=note, lease=lease)
         if any(outcome["verdict"] in CHANGING for outcome in outcomes):
@@ -64,53 +67,22 @@ def _count_facts(staged: DataFrame) -> tuple[int, int]:
     return counted[0], counted[1]
 
 
-def unique_facts(staged: DataFrame) -> DataFrame:
-    """One fact for each image: a zombie task or a lost commit answer can stage twice.
-
-    Tagged before failed, then the latest, then by content, so that the choice is always the same.
-    """
-    order = Window.partitionBy("image_id").orderBy(
-        F.when(F.col("status") == "tagged", 0).otherwise(1),
-        F.col("tagged_at").desc(),
-        F.col("content_sha256"),
-        F.col("reason"),
-    )
-    ranked = staged.withColumn("rank", F.row_number().over(order))
-    return ranked.where(F.col("rank") == 1).drop("rank")
-
-
 def published_tags(staged: DataFrame, winners: DataFrame, labels: DataFrame) -> DataFrame:
-    """The tags that winning facts publish: scores at or above their label's threshold.
-
-    Of a single-label task only the best label is published.
+    """The tags that winning facts publish, or have published before.
 
     Args:
-        staged: Facts with image_id, tags, image_version, model_version, taxonomy_version, run_id.
-        winners: image_id and verdict.
-        labels: taxonomy_version, task, label, kind, threshold.
+        staged: As :func:`pipeline.tagging.tags.tags_of` takes them.
+        winners: image_id, verdict, tags_effect and staged_status.
+        labels: As :func:`pipeline.tagging.tags.tags_of` takes them.
 
     Returns:
         The columns of ``image_tags`` and verdict.
     """
-    fact = ("image_id", "image_version", "model_version", "taxonomy_version", "run_id")
     wins = winners.where(
         (F.col("tags_effect") == "replace")
         | ((F.col("verdict") == "own") & (F.col("staged_status") == "tagged"))
     ).select("image_id", "verdict")
-    scored = (
-        staged.select(*fact, F.posexplode("tags").alias("rank", "tag"))
-        .select(*fact, "rank", "tag.*")
-        .join(wins, "image_id")
-    )
-    limits = F.broadcast(labels.select("taxonomy_version", "task", "label", "kind", "threshold"))
-    best = F.min("rank").over(Window.partitionBy("image_id", "task"))
-    return (
-        scored.join(limits, ["taxonomy_version", "task", "label"])
-        .withColumn("best", F.when(F.col("kind") == "single_label", best))
-        .where(F.col("score") >= F.col("threshold"))
-        .where(F.col("best").isNull() | (F.col("rank") == F.col("best")))
-        .select(*IMAGE_TAGS.columns.names, "verdict")
-    )
+    return tags_of(staged, labels).join(wins, "image_id")
 
 
 def _count_outcomes(winners: DataFrame) -> list[Row]:
@@ -124,8 +96,8 @@ def _summed(outcomes: list[Row]) -> dict[str, int]:
     for outcome in outcomes:
         if outcome["verdict"] not in WINNING:
             counts["superseded"] += outcome["count"]
-        elif outcome["staged_origin"] == "reused":
-            counts["reused"] += outcome["count"]
+        elif outcome["staged_origin"] in _COUNTED_BY_ORIGIN:
+            counts[_COUNTED_BY_ORIGIN[outcome["staged_origin"]]] += outcome["count"]
         else:
             counts[outcome["staged_status"]] += outcome["count"]
     return counts
@@ -134,9 +106,9 @@ def _summed(outcomes: list[Row]) -> dict[str, int]:
 def _merge_embeddings(
     tables: TableSet, staged: DataFrame, winners: DataFrame, *, note: str, lease: Lease
 ) -> None:
-    effects = winners.where(F.col("tags_effect") != "keep").select(
-        "image_id", "tags_effect", "known"
-    )
+    # What was scored again wins only while the embedding it was made from stands.
+    looked = (F.col("tags_effect") != "keep") & (F.col("staged_origin") != "embedding")
+    effects = winners.where(looked).select("image_id", "tags_effect", "known")
     gone = F.col("tags_effect") == "remove"
     source = (
         staged.select(*IMAGE_EMBEDDINGS.columns.names)

@@ -7,9 +7,16 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.config import CostConfig, LeaseConfig, ManifestConfig, RetryConfig, StageConfig
+from pipeline.config import (
+    AuditConfig,
+    CostConfig,
+    LeaseConfig,
+    ManifestConfig,
+    RetryConfig,
+    StageConfig,
+)
 from pipeline.errors import ConfigurationError
 from pipeline.tables.ledger import Run
 
@@ -24,9 +31,13 @@ class RunRequest:
         job: Name of the job.
         run_id: Name of the run; the same again resumes it.
         tables_location: Folder of the table set.
-        manifest: What to tag.
+        manifest: What to tag; None: what the tables know, for a backfill.
+        selection: ``nightly``: what is new, changed or due. ``backfill``: also what another model
+            or taxonomy made.
+        backfill_id: The backfill the run is part of; None: none.
         stage: Sizes of chunks and tasks, and the score floor.
         retry: When failures are due.
+        audit: What may be published without being looked at.
         lease: How long to wait for another job that publishes.
         cost: What a device hour costs.
         as_of: The moment the manifest speaks for; None: the manifest's own time.
@@ -41,9 +52,12 @@ class RunRequest:
     job: str
     run_id: str
     tables_location: str
-    manifest: ManifestConfig
+    manifest: ManifestConfig | None
+    selection: Literal["nightly", "backfill"] = "nightly"
+    backfill_id: str | None = None
     stage: StageConfig = field(default_factory=StageConfig)
     retry: RetryConfig = field(default_factory=RetryConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     lease: LeaseConfig = field(default_factory=LeaseConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     as_of: datetime | None = None

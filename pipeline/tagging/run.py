@@ -1,6 +1,6 @@
 """One run from manifest to published tables: the picture, step by step.
 
-    read + validate -> select -> stage -> (audit) -> [lease] publish -> ledger
+    read + validate -> select -> stage -> audit -> [lease] publish -> ledger
 
 Nightly, backfill and retry are this run with another selection. Knows no model: the tagger comes
 from outside.
@@ -9,30 +9,28 @@ from outside.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.errors import HeldByAudit, RunConflictError
+from pipeline.errors import ConfigurationError, RunConflictError
 from pipeline.redaction import redact
 from pipeline.spark import explain
-from pipeline.tables.create import create_tables, existing_tables
 from pipeline.tables.labels import knows_labels, write_labels
-from pipeline.tables.lease import Lease, hold_lease
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
-from pipeline.tables.schemas import IMAGES, TABLES
-from pipeline.tables.store import TableSet
-from pipeline.tagging.manifest import Manifest, read_manifest
-from pipeline.tagging.publish import publish_staged
+from pipeline.tables.schemas import IMAGES
+from pipeline.tagging.catalogue import Catalogue, leased, open_catalogue
+from pipeline.tagging.facts import Tagger
+from pipeline.tagging.planning import Moment, count_plan
+from pipeline.tagging.release import audit_run, held, publish_run, roll_forward
 from pipeline.tagging.request import RunRequest, Summary, summarise
-from pipeline.tagging.selection import ACTIVE, count_actions, select_rows
-from pipeline.tagging.stage import Progress, Tagger, split_staged, stage_plan, validate_floor
+from pipeline.tagging.selection import ACTIVE
+from pipeline.tagging.stage import Pace, Progress, stage_plan, validate_floor
+from pipeline.tagging.stopwatch import Stopwatch
+from pipeline.tagging.workload import Workload, in_words, ledger_counts
 
 log = logging.getLogger(__name__)
 
@@ -49,126 +47,109 @@ def run_tagging(
         ManifestError: The manifest breaks its contract.
         SchemaVersionError: The tables are of another version.
         RunConflictError: The run id belongs to another manifest, model or taxonomy.
+        HeldByAudit: The audit holds the run.
         LeaseError: Another job publishes to the tables, and did not end in time.
         TablesError: The storage refuses.
     """
+    validate_request(request)
     validate_floor(tagger, request.stage)
-    tables = TableSet(spark, request.tables_location)
-    existing = existing_tables(tables)
     watch = Stopwatch()
-    manifest = read_manifest(spark, request.manifest)
-    if len(existing) < len(TABLES):
-        with _leased(request):  # two first nights may begin at once
-            create_tables(tables, existing=existing)
-    ledger = Ledger(tables)
+    catalogue = open_catalogue(spark, request)
+    run = execute_run(catalogue, request, tagger, progress=progress, watch=watch)
+    return summarise(run, request)
+
+
+def validate_request(request: RunRequest) -> None:
+    """Refuse what cannot be asked of a run at once.
+
+    Raises:
+        ConfigurationError: A part of a feed would be taken for all of it.
+    """
+    retires = request.manifest is not None and request.manifest.retire_missing
+    if retires and (request.limit is not None or request.ids):
+        raise ConfigurationError(
+            "images that vanished can be retired by a whole run only",
+            where="manifest.retire_missing",
+            expected="neither limit nor ids",
+        )
+
+
+def execute_run(
+    catalogue: Catalogue,
+    request: RunRequest,
+    tagger: Tagger,
+    *,
+    progress: Progress | None = None,
+    pace: Pace | None = None,
+    watch: Stopwatch | None = None,
+) -> Run:
+    """Bring a run to its end, from wherever it is.
+
+    Raises:
+        RunConflictError: The run id belongs to another manifest, model or taxonomy.
+        HeldByAudit: The audit holds the run.
+        LeaseError: Another job publishes to the tables, and did not end in time.
+        TablesError: The storage refuses.
+    """
+    watch = watch or Stopwatch()
+    tables, ledger = catalogue.tables, catalogue.ledger
     run = ledger.find(request.run_id)
     is_resumed = run is not None
     if run is None:
-        run = _start(ledger, request, tagger, manifest)
+        run = _start(catalogue, request, tagger)
     else:
-        validate_same_run(run, request, tagger, manifest)
+        validate_same_run(run, request, tagger, digest=catalogue.digest)
         log.info("run %s goes on from state %s", run.run_id, run.state)
     watch.lap("start")
     if run.state == "published":
-        return summarise(run, request)
+        return run
     try:
         if run.state in ("started", "failed"):
-            rows, staged_before = manifest.rows, 0
-            if is_resumed:
-                rows, staged_before = split_staged(tables, run.run_id, rows)
             counts = _stage(
-                tables,
                 run,
-                request,
-                tagger,
-                rows,
-                staged_before=staged_before,
-                progress=progress,
+                Workload(catalogue=catalogue, request=request, tagger=tagger),
+                is_resumed=is_resumed,
+                progress=progress or Progress(),
+                pace=pace or Pace(),
                 watch=watch,
             )
             run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
-        with _leased(request) as lease:
+        seen = None
+        if run.state == "staged":
+            source = request.manifest.source if request.manifest else None
+            run, seen = audit_run(
+                tables, ledger, run, source=source, limits=request.audit, now=request.now
+            )
+        if run.state == "held":
+            raise held(run, summarise(run, request))
+        with leased(request) as lease:
             finished = roll_forward(tables, ledger, lease, now=request.now)
             run = finished.get(run.run_id) or publish_run(
-                tables, ledger, run, lease, now=request.now
+                tables, ledger, run, lease, now=request.now, audit=seen
             )
     except Exception as error:
         _note_failure(ledger, run.run_id, error, now=request.now)
         raise
-    return summarise(run, request)
+    return run
 
 
-def _leased(request: RunRequest) -> AbstractContextManager[Lease]:
-    return hold_lease(request.tables_location, f"run {request.run_id}", wait_s=request.lease.wait_s)
-
-
-def publish_run(
-    tables: TableSet, ledger: Ledger, run: Run, lease: Lease, *, now: Callable[[], datetime]
-) -> Run:
-    """Publish a run that is staged, or whose publishing was cut off."""
-    if run.state != "publishing":
-        run = ledger.advance(run, "publishing", at=now())
-    watch = Stopwatch()
-    counts = publish_staged(tables, run, lease)
-    watch.lap("publish")
-    return ledger.advance(
-        run,
-        "published",
-        at=now(),
-        counts={**run.counts, **counts},
-        timings={**run.timings, **watch.laps},
-        table_versions=tables.versions(),
-    )
-
-
-def roll_forward(
-    tables: TableSet, ledger: Ledger, lease: Lease, *, now: Callable[[], datetime]
-) -> dict[str, Run]:
-    """Finish the runs whose publishing was cut off, oldest first; what they became, by run_id."""
-    finished = {}
-    for run in ledger.in_state("publishing"):
-        log.warning("run %s was cut off while it published: finishing it", run.run_id)
-        finished[run.run_id] = publish_run(tables, ledger, run, lease, now=now)
-    return finished
-
-
-def _start(ledger: Ledger, request: RunRequest, tagger: Tagger, manifest: Manifest) -> Run:
-    return ledger.start(
-        run_id=request.run_id,
-        job=request.job,
-        as_of=request.as_of or manifest.as_of,
-        manifest_digest=manifest.digest,
-        model_version=tagger.model_version,
-        taxonomy_version=tagger.taxonomy.version,
-        config=request.config,
-        at=request.now(),
-    )
-
-
-def validate_same_run(run: Run, request: RunRequest, tagger: Tagger, manifest: Manifest) -> None:
+def validate_same_run(run: Run, request: RunRequest, tagger: Tagger, *, digest: str) -> None:
     """Refuse to go on with a run of that name that was asked for something else.
 
     Raises:
         RunConflictError: It has another manifest, model, taxonomy or moment, or was discarded.
-        HeldByAudit: The audit holds it.
     """
     if run.state == "discarded":
         raise RunConflictError(
             "the run was discarded", where=run.run_id, todo="start one under another --run_id"
         )
-    _validate_same(
-        run,
-        manifest=(run.manifest_digest, manifest.digest),
-        model=(run.model_version, tagger.model_version),
-        taxonomy=(run.taxonomy_version, tagger.taxonomy.version),
-        as_of=(run.as_of, request.as_of or run.as_of),
-    )
-    if run.state == "held":
-        raise HeldByAudit("the audit holds the run", where=run.run_id)
-
-
-def _validate_same(run: Run, **known_and_asked: tuple[object, object]) -> None:
-    for what, (known, asked) in known_and_asked.items():
+    same = {
+        "manifest": (run.manifest_digest, digest),
+        "model": (run.model_version, tagger.model_version),
+        "taxonomy": (run.taxonomy_version, tagger.taxonomy.version),
+        "as_of": (run.as_of, request.as_of or run.as_of),
+    }
+    for what, (known, asked) in same.items():
         if known != asked:
             raise RunConflictError(
                 f"the run id belongs to a run with another {what}",
@@ -180,56 +161,55 @@ def _validate_same(run: Run, **known_and_asked: tuple[object, object]) -> None:
 
 
 def _stage(
-    tables: TableSet,
     run: Run,
-    request: RunRequest,
-    tagger: Tagger,
-    rows: DataFrame,
+    workload: Workload,
     *,
-    staged_before: int,
-    progress: Progress | None,
+    is_resumed: bool,
+    progress: Progress,
+    pace: Pace,
     watch: Stopwatch,
 ) -> dict[str, int]:
-    """Select and stage; what was counted on the way."""
+    """Select and stage what the run lacks; what was counted on the way."""
+    tables, request, tagger = workload.catalogue.tables, workload.request, workload.tagger
     if not knows_labels(tables, tagger.taxonomy):
-        with _leased(request) as lease:
+        with leased(request) as lease:
             write_labels(tables, tagger.taxonomy, lease)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
-    if request.limit is not None:
-        request = replace(request, limit=max(0, request.limit - staged_before))
-    planned = select_rows(rows, images, request, as_of=run.as_of, run_seq=run.run_seq)
-    with kept(planned) as plan:
-        counts = count_actions(plan)
-        passed_over = counts["skip"] + counts["wait"] + counts["erased"]
+    moment = Moment(as_of=run.as_of, run_seq=run.run_seq)
+    resumed = run.run_id if is_resumed else None
+    with kept(workload.plan(images, moment, resumed=resumed)) as plan:
+        counts = count_plan(plan)
+        missing = workload.count_missing(images)
         watch.lap("select")
-        log.info(
-            "run %s: %d to tag, %d to delete, %d contradictory, %d skipped, %d superseded",
-            run.run_id,
-            *(counts[action] for action in ACTIVE),
-            passed_over,
-            counts["superseded"],
-        )
+        log.info("run %s: %s", run.run_id, in_words(counts))
         scored = stage_plan(
             tables,
             run,
             plan.where(F.col("action").isin(*ACTIVE)),
             tagger,
-            source=request.manifest.source,
+            rescore=counts.of("rescore") > 0,
             config=request.stage,
             slots=request.slots,
-            progress=progress or Progress(),
+            progress=progress,
+            pace=pace,
             reuse=not request.force,
         )
     watch.lap("tag")
-    return {
-        "manifest_rows": sum(counts.values()) + staged_before,
-        "skipped": passed_over,
-        "not_due": counts["wait"],
-        "erased": counts["erased"],
-        "superseded_before": counts["superseded"],
-        "scored": scored,
-        "slots": request.slots,
-    }
+    return {**ledger_counts(counts), **missing, "scored": scored, "slots": request.slots}
+
+
+def _start(catalogue: Catalogue, request: RunRequest, tagger: Tagger) -> Run:
+    return catalogue.ledger.start(
+        run_id=request.run_id,
+        job=request.job,
+        as_of=request.as_of or catalogue.as_of(),
+        manifest_digest=catalogue.digest,
+        model_version=tagger.model_version,
+        taxonomy_version=tagger.taxonomy.version,
+        config=request.config,
+        backfill_id=request.backfill_id,
+        at=request.now(),
+    )
 
 
 def _note_failure(
@@ -252,17 +232,3 @@ def _in_one_line(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = lines[:2] if "An error occurred while calling" in lines[0] else lines[:1]
     return redact(" ".join(told))[:500]
-
-
-class Stopwatch:
-    """Seconds between laps, by name."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._since = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        """Add the seconds since the last lap to ``name``."""
-        now = time.monotonic()
-        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._since, 3)
-        self._since = now

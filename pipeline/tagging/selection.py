@@ -1,26 +1,25 @@
-"""What a run has to do for each manifest row: subtract what the tables hold already.
+"""What a run has to do for each row it is asked about: subtract what the tables hold already.
 
 ``choose`` is the rule as a pure function; ``plan_actions`` is the same rule over columns, and a
-test holds the two together. A model or taxonomy that moved is no reason to tag again here: that is
-a backfill's business.
+test holds the two together. A model or taxonomy that moved is a reason to tag again for a backfill
+only, which has a ``Target``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, get_args
+from typing import Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import RetryConfig
-from pipeline.tagging.decision import Standing
-from pipeline.tagging.request import RunRequest
+from pipeline.tagging.decision import FailureState, Standing
 
-Action = Literal["tag", "delete", "contradict", "skip", "wait", "superseded", "erased"]
+Action = Literal["tag", "rescore", "delete", "contradict", "skip", "wait", "superseded", "erased"]
 
-ACTIVE: tuple[Action, ...] = ("tag", "delete", "contradict")
+ACTIVE: tuple[Action, ...] = ("tag", "rescore", "delete", "contradict")
 """Actions that stage a fact."""
 
 LAST_SEQ = 2**63 - 1
@@ -28,12 +27,27 @@ LAST_SEQ = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a backfill brings images to.
+
+    Attributes:
+        model_version: The model.
+        taxonomy_version: The taxonomy.
+        can_rescore: Whether the model's scores can be made from its stored embeddings.
+    """
+
+    model_version: str
+    taxonomy_version: str
+    can_rescore: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the manifest says of an image.
+    """What is asked about an image.
 
     Attributes:
         image_version: None where it is deleted.
-        as_of: The moment the manifest speaks for.
+        as_of: The moment the run speaks for.
         run_seq: Order of the run; ``LAST_SEQ`` before it has one.
         deleted: The image left the catalogue.
         contradicted: Rows of the manifest contradict each other about it.
@@ -47,12 +61,18 @@ class Wanted:
 
 
 def choose(
-    standing: Standing | None, wanted: Wanted, *, retry: RetryConfig, force: bool = False
+    standing: Standing | None,
+    wanted: Wanted,
+    *,
+    retry: RetryConfig,
+    force: bool = False,
+    target: Target | None = None,
 ) -> Action:
     """What to do for one image.
 
-    ``wait``: it failed, and another try is not due, cannot help, or was made often enough.
-    ``superseded``: a newer picture or result stands.
+    ``rescore``: make its scores again from the embedding that stands. ``wait``: it failed, and
+    another try is not due, cannot help, or was made often enough. ``superseded``: a newer picture
+    or result stands.
     """
     act: Action = "delete" if wanted.deleted else "contradict" if wanted.contradicted else "tag"
     if standing is None:
@@ -65,50 +85,32 @@ def choose(
     if standing.status == "deleted":
         return "skip"
     failure = standing.failure
+    looked_seq = max(standing.embedding_seq or 0, failure.run_seq if failure else 0)
+    look = act if wanted.run_seq > looked_seq else "superseded"
     if force:
-        latest = max(standing.run_seq or 0, failure.run_seq if failure else 0)
-        return act if wanted.run_seq > latest else "superseded"
-    if standing.status == "tagged" or failure is None:
-        return "skip"
+        return look
+    if target is None:
+        if standing.status == "tagged" or failure is None:
+            return "skip"
+        return act if _is_due(failure, wanted, retry) else "wait"
+    if standing.model_version == target.model_version:
+        if standing.taxonomy_version == target.taxonomy_version:
+            return "skip"
+        if target.can_rescore:
+            return "rescore" if wanted.run_seq > (standing.run_seq or 0) else "superseded"
+    if failure is not None and failure.model_version == target.model_version:
+        return act if _is_due(failure, wanted, retry) else "wait"
+    return look
+
+
+def _is_due(failure: FailureState, wanted: Wanted, retry: RetryConfig) -> bool:
     distance = timedelta(hours=retry.distance_h * retry.factor ** (failure.attempts - 1))
-    due = (
+    return (
         failure.retriable
         and failure.attempts < retry.max_attempts
         and wanted.as_of >= failure.last_as_of + distance
         and wanted.run_seq > failure.run_seq
     )
-    return act if due else "wait"
-
-
-def select_rows(
-    rows: DataFrame,
-    images: DataFrame | None,
-    request: RunRequest,
-    *,
-    as_of: datetime,
-    run_seq: int,
-) -> DataFrame:
-    """Canonical manifest rows with their ``action``, cut to the ids and the limit asked for.
-
-    The limit takes the same images whenever it is asked for, spread over the whole manifest.
-    """
-    if request.ids:
-        rows = rows.where(F.col("image_id").isin(*request.ids))
-    plan = plan_actions(
-        rows, images, as_of=as_of, run_seq=run_seq, retry=request.retry, force=request.force
-    )
-    if request.limit is None:
-        return plan
-    active = F.col("action").isin(*ACTIVE)
-    taken = plan.where(active).orderBy(F.xxhash64("image_id"), "image_id").limit(request.limit)
-    return plan.where(~active).unionByName(taken)
-
-
-def count_actions(plan: DataFrame) -> dict[str, int]:
-    """Rows of a plan by action; every action is named."""
-    counts: dict[str, int] = dict.fromkeys(get_args(Action), 0)
-    counts.update({row["action"]: row["count"] for row in plan.groupBy("action").count().collect()})
-    return counts
 
 
 STANDING_COLUMNS = (
@@ -117,82 +119,111 @@ STANDING_COLUMNS = (
     "image_version",
     "as_of",
     "as_of_seq",
+    "model_version",
+    "taxonomy_version",
     "run_seq",
+    "embedding_seq",
     "retriable",
     "attempts",
+    "failed_model_version",
     "failed_run_seq",
     "last_failed_as_of",
 )
 
 
 def plan_actions(
-    manifest: DataFrame,
+    rows: DataFrame,
     images: DataFrame | None,
     *,
-    as_of: datetime,
-    run_seq: int,
+    as_of: Column,
+    run_seq: Column,
     retry: RetryConfig,
     force: bool = False,
+    target: Target | None = None,
 ) -> DataFrame:
-    """The manifest with a column ``action``.
+    """Rows with a column ``action``.
 
     Args:
-        manifest: Canonical rows: image_id, image_version, deleted, contradicted, and others that
-            are passed through.
+        rows: image_id, image_version, deleted, contradicted, and others that are passed through.
         images: The table ``images``; None where it does not exist yet.
-        as_of: The moment the manifest speaks for.
+        as_of: The moment the run speaks for.
         run_seq: Order of the run; ``LAST_SEQ`` before it has one.
         retry: When failures are due.
         force: Tag again what stands.
+        target: What a backfill brings images to; None: no backfill.
 
     Returns:
-        One row for each of ``manifest``.
+        One row for each of ``rows``.
     """
     act = F.when(F.col("deleted"), "delete").when(F.col("contradicted"), "contradict")
     act = act.otherwise("tag")
     if images is None:
-        return manifest.withColumn("action", act)
+        return rows.withColumn("action", act)
     standing = images.select(*(F.col(name).alias(f"standing_{name}") for name in STANDING_COLUMNS))
-    joined = manifest.join(standing, F.col("image_id") == F.col("standing_image_id"), "left")
-    action = _action(act, as_of=F.lit(as_of), run_seq=F.lit(run_seq), retry=retry, force=force)
+    joined = rows.join(standing, F.col("image_id") == F.col("standing_image_id"), "left")
+    rule = _Rule(act=act, as_of=as_of, run_seq=run_seq, retry=retry)
+    action = rule.action(force=force, target=target)
     return joined.withColumn("action", action).drop(*standing.columns)
 
 
-def _action(
-    act: Column, *, as_of: Column, run_seq: Column, retry: RetryConfig, force: bool
-) -> Column:
-    """``choose`` over the columns of a manifest row and the ``standing_`` columns beside it."""
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """``choose`` over the columns of a row and the ``standing_`` columns beside it."""
 
-    def standing(name: str) -> Column:
-        return F.col(f"standing_{name}")
+    act: Column
+    as_of: Column
+    run_seq: Column
+    retry: RetryConfig
 
-    never = F.lit(0)
-    same_picture = standing("image_version").eqNullSafe(F.col("image_version"))
-    newer_moment = (as_of > standing("as_of")) | (
-        (as_of == standing("as_of")) & (run_seq > standing("as_of_seq"))
-    )
-    failed_seq = F.coalesce(standing("failed_run_seq"), never)
-    latest_seq = F.greatest(F.coalesce(standing("run_seq"), never), failed_seq)
-    distance_s = (
-        3600.0 * retry.distance_h * F.pow(F.lit(retry.factor), standing("attempts") - F.lit(1))
-    )
-    due = (
-        F.coalesce(standing("retriable"), F.lit(False))
-        & (standing("attempts") < retry.max_attempts)
-        & (
-            F.unix_micros(as_of)
-            >= F.unix_micros(standing("last_failed_as_of")) + distance_s * F.lit(1_000_000)
+    def action(self, *, force: bool, target: Target | None) -> Column:
+        same_picture = _standing("image_version").eqNullSafe(F.col("image_version"))
+        newer_moment = (self.as_of > _standing("as_of")) | (
+            (self.as_of == _standing("as_of")) & (self.run_seq > _standing("as_of_seq"))
         )
-        & (run_seq > failed_seq)
-    )
-    action = (
-        F.when(standing("image_id").isNull(), act)
-        .when(standing("status") == "erased", "erased")
-        .when(~same_picture, F.when(newer_moment, act).otherwise("superseded"))
-        .when(standing("status") == "deleted", "skip")
-    )
-    if force:
-        return action.otherwise(F.when(run_seq > latest_seq, act).otherwise("superseded"))
-    return action.when(standing("status") == "tagged", "skip").otherwise(
-        F.when(due, act).otherwise("wait")
-    )
+        action = (
+            F.when(_standing("image_id").isNull(), self.act)
+            .when(_standing("status") == "erased", "erased")
+            .when(~same_picture, F.when(newer_moment, self.act).otherwise("superseded"))
+            .when(_standing("status") == "deleted", "skip")
+        )
+        looked_seq = F.greatest(_seq("embedding_seq", "run_seq"), _seq("failed_run_seq"))
+        look = F.when(self.run_seq > looked_seq, self.act).otherwise("superseded")
+        if force:
+            return action.otherwise(look)
+        due = F.when(self._is_due(), self.act).otherwise("wait")
+        if target is None:
+            return action.when(_standing("status") == "tagged", "skip").otherwise(due)
+        same_model = _is(_standing("model_version"), target.model_version)
+        same_taxonomy = _is(_standing("taxonomy_version"), target.taxonomy_version)
+        action = action.when(same_model & same_taxonomy, "skip")
+        if target.can_rescore:
+            newer = self.run_seq > _seq("run_seq")
+            action = action.when(same_model, F.when(newer, "rescore").otherwise("superseded"))
+        failed_here = _is(_standing("failed_model_version"), target.model_version)
+        return action.when(failed_here, due).otherwise(look)
+
+    def _is_due(self) -> Column:
+        tries = _standing("attempts") - F.lit(1)
+        distance_s = 3600.0 * self.retry.distance_h * F.pow(F.lit(self.retry.factor), tries)
+        return (
+            F.coalesce(_standing("retriable"), F.lit(False))
+            & (_standing("attempts") < self.retry.max_attempts)
+            & (
+                F.unix_micros(self.as_of)
+                >= F.unix_micros(_standing("last_failed_as_of")) + distance_s * F.lit(1_000_000)
+            )
+            & (self.run_seq > _seq("failed_run_seq"))
+        )
+
+
+def _standing(name: str) -> Column:
+    return F.col(f"standing_{name}")
+
+
+def _seq(*names: str) -> Column:
+    """The first of the standing numbers that is there; 0, below every run, without one."""
+    return F.coalesce(*(_standing(name) for name in names), F.lit(0))
+
+
+def _is(column: Column, value: str) -> Column:
+    return column.eqNullSafe(F.lit(value))

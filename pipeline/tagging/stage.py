@@ -1,45 +1,33 @@
 """Staging: what a run has to do becomes facts in its own partition of ``tagging_results``.
 
-Deletions, contradictions and reused facts are one commit; images to tag follow in chunks of a
-commit each, so that a killed run loses at most the chunk it was in. Staging again goes on with what
-is missing.
+Deletions, contradictions, reused facts and scores from stored embeddings are one commit; images to
+tag follow in chunks of a commit each, so that a killed run loses at most the chunk it was in.
+Staging again goes on with what is missing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import StageConfig
 from pipeline.errors import ConfigurationError
-from pipeline.images.reasons import Reason
 from pipeline.tables.ledger import Run
-from pipeline.tables.schemas import OUTCOME, TAGGING_RESULTS, TAGGING_RUNS
+from pipeline.tables.schemas import TAGGING_RESULTS
 from pipeline.tables.store import TableSet
-from pipeline.taxonomy import Taxonomy
+from pipeline.tagging.facts import (
+    Tagger,
+    manifest_facts,
+    rescored_facts,
+    reusable_facts,
+    tagged_facts,
+)
 
 TASKS_PER_SLOT = 4  # tasks of a chunk for each slot, so that no slot idles long at its end
 LEAST_TASK_ROWS = 128  # below it a task's start-up costs more than it evens out
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tagger:
-    """The model as a run sees it.
-
-    Attributes:
-        tag: From the columns image_id, uri, content and text to a struct column ``OUTCOME``.
-        model_version: Digest of the model.
-        taxonomy: The taxonomy in force.
-    """
-
-    tag: Callable[[Column, Column, Column, Column], Column]
-    model_version: str
-    taxonomy: Taxonomy
 
 
 class Progress:
@@ -53,6 +41,15 @@ class Progress:
 
     def end(self) -> None:
         """Staging is over."""
+
+
+class Pace:
+    """How fast staging may go, asked between chunks; the base class knows no limit."""
+
+    def go_on(self, staged: int) -> bool:
+        """Whether another chunk may begin, after so many images; waits until it may."""
+        del staged
+        return True
 
 
 def validate_floor(tagger: Tagger, config: StageConfig) -> None:
@@ -78,33 +75,38 @@ def stage_plan(
     plan: DataFrame,
     tagger: Tagger,
     *,
-    source: str,
+    rescore: bool,
     config: StageConfig,
     slots: int,
     progress: Progress,
+    pace: Pace,
     reuse: bool = True,
 ) -> int:
-    """Stage a fact for every row of ``plan``.
+    """Stage a fact for every row of ``plan``, as long as ``pace`` lets it.
 
     Args:
         tables: The table set.
         run: The run that stages.
-        plan: Canonical manifest rows with ``action`` tag, delete or contradict, and no fact of
-            this run yet.
+        plan: Rows of :func:`pipeline.tagging.planning.plan_run` with ``action`` tag, rescore,
+            delete or contradict, and no fact of this run yet.
         tagger: The model.
-        source: Name of the feed.
+        rescore: Whether there are rows to score again.
         config: Sizes of chunks and tasks.
         slots: Tasks that run at once.
         progress: Hears how it goes on.
+        pace: Says whether another chunk may begin.
         reuse: Take facts that other runs staged.
 
     Returns:
         Number of images that went to the model now.
     """
-    facts = manifest_facts(plan.where(F.col("action") != "tag"), run, source=source)
+    facts = manifest_facts(plan.where(F.col("action").isin("delete", "contradict")), run)
     to_tag = plan.where(F.col("action") == "tag")
     if reuse:
-        facts = facts.unionByName(reusable_facts(tables, run, to_tag, tagger, source=source))
+        facts = facts.unionByName(reusable_facts(tables, run, to_tag, tagger))
+    if rescore:
+        again = plan.where(F.col("action") == "rescore")
+        facts = facts.unionByName(rescored_facts(tables, run, again, tagger))
     # Without a look whether there are any: that would cost as much as an empty commit.
     tables.append(TAGGING_RESULTS.name, facts, commit_note=f"mumic run {run.run_id} facts")
 
@@ -116,10 +118,10 @@ def stage_plan(
             run,
             remaining,
             tagger,
-            source=source,
             config=config,
             slots=slots,
             progress=progress,
+            pace=pace,
         )
     finally:
         progress.end()
@@ -144,25 +146,29 @@ def _tag_chunks(
     remaining: DataFrame,
     tagger: Tagger,
     *,
-    source: str,
     config: StageConfig,
     slots: int,
     progress: Progress,
+    pace: Pace,
 ) -> int:
     images = remaining.count()
     progress.begin(images)
     chunks = math.ceil(images / config.chunk_rows)
+    staged = 0
     for number in range(chunks):
+        if not pace.go_on(staged):
+            break
         chunk, rows = remaining, images
         if chunks > 1:
             chunk = remaining.where(F.pmod(F.xxhash64("image_id"), F.lit(chunks)) == number)
             rows = chunk.count()
         tasks = count_tasks(rows, partition_rows=config.partition_rows, slots=slots)
         progress.chunk(rows, tasks)
-        facts = tagged_facts(chunk.repartition(tasks), run, tagger, source=source)
         note = f"mumic run {run.run_id} chunk {number + 1} of {chunks}"
+        facts = tagged_facts(chunk.repartition(tasks), run, tagger)
         tables.append(TAGGING_RESULTS.name, facts, commit_note=note)
-    return images
+        staged += rows
+    return staged
 
 
 def count_tasks(rows: int, *, partition_rows: int, slots: int) -> int:
@@ -171,110 +177,3 @@ def count_tasks(rows: int, *, partition_rows: int, slots: int) -> int:
     for_size = math.ceil(rows / partition_rows)
     waves = math.ceil(max(for_balance, for_size, 1) / slots)
     return max(1, min(rows, waves * slots))
-
-
-def tagged_facts(rows: DataFrame, run: Run, tagger: Tagger, *, source: str) -> DataFrame:
-    """Facts of the model. Nothing is filtered or counted after the UDF but in the written table."""
-    outcome = tagger.tag(F.col("image_id"), F.col("uri"), F.col("content"), F.col("text"))
-    seen = rows.select("image_id", "image_version", "clean_uri", outcome.alias("outcome"))
-    return _facts(
-        seen.select(
-            "image_id",
-            "image_version",
-            F.col("clean_uri").alias("uri"),
-            F.when(F.col("outcome.reason").isNull(), "tagged").otherwise("failed").alias("status"),
-            F.lit("model").alias("origin"),
-            F.current_timestamp().alias("tagged_at"),
-            "outcome.*",
-        ),
-        run,
-        source=source,
-    )
-
-
-def manifest_facts(rows: DataFrame, run: Run, *, source: str) -> DataFrame:
-    """Facts the manifest alone tells: deletions, and rows that contradict each other."""
-    deleted = F.col("deleted")
-    nothing = {
-        field.name: F.lit(None).cast(field.dataType).alias(field.name)
-        for field in OUTCOME.fields
-        if field.name not in ("reason", "detail", "retriable")
-    }
-    return _facts(
-        rows.select(
-            "image_id",
-            "image_version",
-            F.col("clean_uri").alias("uri"),
-            F.when(deleted, "deleted").otherwise("failed").alias("status"),
-            F.lit("manifest").alias("origin"),
-            F.lit(None).cast("timestamp").alias("tagged_at"),
-            F.when(~deleted, Reason.CONTRADICTION.value).alias("reason"),
-            F.when(~deleted, "rows of the manifest disagree about this image").alias("detail"),
-            F.when(~deleted, F.lit(Reason.CONTRADICTION.retriable)).alias("retriable"),
-            *nothing.values(),
-        ),
-        run,
-        source=source,
-    )
-
-
-def reusable_results(
-    tables: TableSet, to_tag: DataFrame, tagger: Tagger, *, run_id: str
-) -> DataFrame:
-    """What other runs staged about the same versions with the same model and taxonomy, the latest.
-
-    Failures are never taken from another run, and nothing from one that was discarded.
-
-    Returns:
-        image_id, image_version, and a struct ``fact``: wanted_uri, tagged_at, and ``OUTCOME``.
-    """
-    runs = tables.read(TAGGING_RUNS.name)
-    discarded = runs.where(F.col("state") == "discarded").select("run_id").distinct()
-    facts = (
-        tables.read(TAGGING_RESULTS.name)
-        .where(F.col("run_id") != run_id)
-        .where(F.col("model_version") == tagger.model_version)
-        .where(F.col("taxonomy_version") == tagger.taxonomy.version)
-        .where(F.col("status") == "tagged")
-        .join(F.broadcast(discarded), "run_id", "left_anti")
-    )
-    wanted = to_tag.select("image_id", "image_version", F.col("clean_uri").alias("wanted_uri"))
-    matched = facts.join(wanted, ["image_id", "image_version"])
-    fact = F.struct("wanted_uri", "tagged_at", *OUTCOME.names)
-    return matched.groupBy("image_id", "image_version").agg(
-        F.max_by(fact, F.col("run_seq")).alias("fact")
-    )
-
-
-def reusable_facts(
-    tables: TableSet, run: Run, to_tag: DataFrame, tagger: Tagger, *, source: str
-) -> DataFrame:
-    """:func:`reusable_results` as facts of this run."""
-    latest = reusable_results(tables, to_tag, tagger, run_id=run.run_id)
-    return _facts(
-        latest.select(
-            "image_id",
-            "image_version",
-            F.col("fact.wanted_uri").alias("uri"),
-            F.lit("tagged").alias("status"),
-            F.lit("reused").alias("origin"),
-            F.col("fact.tagged_at").alias("tagged_at"),
-            *(F.col(f"fact.{name}").alias(name) for name in OUTCOME.names),
-        ),
-        run,
-        source=source,
-    )
-
-
-def _facts(rows: DataFrame, run: Run, *, source: str) -> DataFrame:
-    """Rows in the columns of ``tagging_results``, with what is the same for all of the run."""
-    gone = F.col("status") == "deleted"
-    same = {
-        "run_id": F.lit(run.run_id),
-        "source": F.lit(source),
-        "as_of": F.lit(run.as_of),
-        "run_seq": F.lit(run.run_seq).cast("bigint"),
-        "model_version": F.when(~gone, F.lit(run.model_version)),
-        "taxonomy_version": F.when(~gone, F.lit(run.taxonomy_version)),
-    }
-    return rows.withColumns(same).select(*TAGGING_RESULTS.columns.names)

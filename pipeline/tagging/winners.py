@@ -23,8 +23,11 @@ _SLIM = (
     "origin",
     "image_version",
     "as_of",
+    "as_of_seq",
+    "run_as_of",
     "run_id",
     "run_seq",
+    "embedding_seq",
     "model_version",
     "taxonomy_version",
     "tagged_at",
@@ -32,6 +35,7 @@ _SLIM = (
     "width",
     "height",
     "uri",
+    "refetchable",
     "reason",
     "detail",
     "retriable",
@@ -43,7 +47,7 @@ def decide_winners(staged: DataFrame, images: DataFrame) -> DataFrame:
     """What publishing does with each staged fact.
 
     Args:
-        staged: One row for each image_id, of ``tagging_results``.
+        staged: One row for each image_id, from :func:`pipeline.tagging.facts.staged_facts`.
         images: The table ``images``, at a version that stays the same.
 
     Returns:
@@ -79,22 +83,39 @@ def _is(*verdicts: str) -> Column:
 
 def _newer_moment() -> Column:
     return (_s("as_of") > _t("as_of")) | (
-        (_s("as_of") == _t("as_of")) & (_s("run_seq") > _t("as_of_seq"))
+        (_s("as_of") == _t("as_of")) & (_s("as_of_seq") > _t("as_of_seq"))
     )
+
+
+def _is_rescored() -> Column:
+    return _s("embedding_seq") != _s("run_seq")
+
+
+def _embedding_seq() -> Column:
+    """Of the standing row; rows of schema version 1 were never scored again."""
+    return F.coalesce(_t("embedding_seq"), _t("run_seq"), F.lit(_NONE_YET))
 
 
 def _verdict() -> Column:
-    none_yet = F.lit(_NONE_YET)
-    result_seq = F.coalesce(_t("run_seq"), none_yet)
-    failed_seq = F.coalesce(_t("failed_run_seq"), none_yet)
+    result_seq = F.coalesce(_t("run_seq"), F.lit(_NONE_YET))
+    failed_seq = F.coalesce(_t("failed_run_seq"), F.lit(_NONE_YET))
     same_picture = _s("image_version").eqNullSafe(_t("image_version"))
-    newer_result = (_s("status") == "tagged") & (_s("run_seq") > result_seq)
+    still_stands = (
+        F.coalesce(_t("status") == "tagged", F.lit(False))
+        & same_picture
+        & (_embedding_seq() == _s("embedding_seq"))
+    )
+    newer_result = (_s("status") == "tagged") & (
+        (_s("embedding_seq") > _embedding_seq())
+        | ((_s("embedding_seq") == _embedding_seq()) & (_s("run_seq") > result_seq))
+    )
     newer_failure = (_s("status") == "failed") & (
-        _s("run_seq") > F.greatest(result_seq, failed_seq)
+        _s("run_seq") > F.greatest(_embedding_seq(), failed_seq)
     )
     loses = F.when(_newer_moment(), "assert").otherwise("superseded")
     return (
-        F.when(_t("image_id").isNull(), "replace")
+        F.when(_is_rescored() & ~still_stands, "superseded")
+        .when(_t("image_id").isNull(), "replace")
         .when(_t("status") == "erased", "superseded")
         .when(~same_picture, F.when(_newer_moment(), "replace").otherwise("superseded"))
         .when((_s("run_seq") == result_seq) | (_s("run_seq") == failed_seq), "own")
@@ -121,14 +142,14 @@ def _next_row() -> dict[str, Column]:
     gives_run = gives_result | (replaces & (_s("status") == "deleted"))
     notes_failure = failed & _is("replace", "failure")
     clears_failure = (replaces & ~failed) | (
-        _is("result") & ~(F.coalesce(_t("failed_run_seq"), F.lit(_NONE_YET)) > _s("run_seq"))
+        _is("result") & ~(F.coalesce(_t("failed_run_seq"), F.lit(_NONE_YET)) > _s("embedding_seq"))
     )
     failing_before = ~replaces & _t("failed_run_seq").isNotNull()
     # Size and hash speak of the result; where there is none, of the last try.
     describes = gives_result | (notes_failure & (replaces | (_t("status") == "failed")))
 
-    def asserted(name: str, staged: Column | None = None) -> Column:
-        return F.when(moves, _s(name) if staged is None else staged).otherwise(_t(name))
+    def asserted(name: str) -> Column:
+        return F.when(moves, _s(name)).otherwise(_t(name))
 
     def result(name: str) -> Column:
         return F.when(gives_result, _s(name)).when(~replaces, _t(name))
@@ -143,9 +164,9 @@ def _next_row() -> dict[str, Column]:
         return F.when(notes_failure, noted).when(~clears_failure, _t(name))
 
     attempts = F.when(failing_before, _t("attempts") + 1).otherwise(1)
-    first = F.when(failing_before, _t("first_failed_as_of")).otherwise(_s("as_of"))
-    last = F.when(failing_before, F.greatest(_t("last_failed_as_of"), _s("as_of"))).otherwise(
-        _s("as_of")
+    first = F.when(failing_before, _t("first_failed_as_of")).otherwise(_s("run_as_of"))
+    last = F.when(failing_before, F.greatest(_t("last_failed_as_of"), _s("run_as_of"))).otherwise(
+        _s("run_as_of")
     )
     return {
         "image_id": _s("image_id"),
@@ -153,7 +174,7 @@ def _next_row() -> dict[str, Column]:
         "status": F.when(replaces | _is("result"), _s("status")).otherwise(_t("status")),
         "image_version": F.when(replaces, _s("image_version")).otherwise(_t("image_version")),
         "as_of": asserted("as_of"),
-        "as_of_seq": asserted("as_of_seq", _s("run_seq")),
+        "as_of_seq": asserted("as_of_seq"),
         "model_version": result("model_version"),
         "taxonomy_version": result("taxonomy_version"),
         "run_id": run("run_id"),
@@ -171,4 +192,6 @@ def _next_row() -> dict[str, Column]:
         "failed_run_seq": failure("failed_run_seq", _s("run_seq")),
         "first_failed_as_of": failure("first_failed_as_of", first),
         "last_failed_as_of": failure("last_failed_as_of", last),
+        "refetchable": asserted("refetchable"),
+        "embedding_seq": result("embedding_seq"),
     }

@@ -14,7 +14,7 @@ import pandas as pd
 from pyspark.sql.functions import pandas_udf
 
 from pipeline.tables.schemas import OUTCOME
-from pipeline.tagging.stage import Tagger
+from pipeline.tagging.facts import Tagger
 from pipeline.taxonomy import Label, Task, Taxonomy, parse_taxonomy
 
 TAXONOMY: Taxonomy = parse_taxonomy(

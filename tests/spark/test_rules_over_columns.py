@@ -11,7 +11,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from pipeline.config import RetryConfig
 from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS
 from pipeline.tagging.decision import FailureState, Staged, Standing, decide
-from pipeline.tagging.selection import Wanted, choose, plan_actions
+from pipeline.tagging.selection import Target, Wanted, choose, plan_actions
 from pipeline.tagging.winners import decide_winners
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -31,7 +31,10 @@ def standings() -> list[Standing | None]:
         rows.append(Standing(status="deleted", image_version=None, run_seq=asserted_by, **moment))
         results = [
             None,
-            *({"run_seq": s, "model_version": "m", "taxonomy_version": "t"} for s in (1, 3)),
+            *(
+                {"run_seq": s, "embedding_seq": e, "model_version": "m", "taxonomy_version": "t"}
+                for s, e in ((1, 1), (3, 3), (3, 1))
+            ),
         ]
         failures = [
             None,
@@ -74,7 +77,10 @@ def facts() -> list[Staged]:
             status=status,
             image_version=None if status == "deleted" else version,
             as_of=hours(at),
+            as_of_seq=seq,
+            run_as_of=hours(at),
             run_seq=seq,
+            embedding_seq=seq,
             model_version=None if status == "deleted" else "n",
             taxonomy_version=None if status == "deleted" else "u",
             reason="corrupt" if status == "failed" else None,
@@ -84,6 +90,41 @@ def facts() -> list[Staged]:
             ("tagged", "failed", "deleted"), "ab", (5, 10, 60), SEQS
         )
     ]
+
+
+def facts_of_what_stands() -> list[Staged]:
+    """Of runs that take what stands: scored again, or tried again without being named."""
+    scored_again = [
+        Staged(
+            status="tagged",
+            image_version=version,
+            as_of=hours(10),
+            as_of_seq=2,
+            run_as_of=hours(60),
+            run_seq=seq,
+            embedding_seq=embedding_seq,
+            model_version="m",
+            taxonomy_version="u",
+        )
+        for version, seq, embedding_seq in itertools.product("ab", (2, 4, 5), (1, 3))
+        if embedding_seq < seq
+    ]
+    tried_again = [
+        Staged(
+            status=status,
+            image_version="a",
+            as_of=hours(10),
+            as_of_seq=2,
+            run_as_of=hours(60),
+            run_seq=5,
+            embedding_seq=5,
+            model_version="n",
+            taxonomy_version="u",
+            reason="corrupt" if status == "failed" else None,
+        )
+        for status in ("tagged", "failed")
+    ]
+    return [*scored_again, *tried_again]
 
 
 def image_row(key: str, standing: Standing) -> tuple:
@@ -99,6 +140,7 @@ def image_row(key: str, standing: Standing) -> tuple:
         "taxonomy_version": standing.taxonomy_version,
         "run_id": None if standing.run_seq is None else f"run{standing.run_seq}",
         "run_seq": standing.run_seq,
+        "embedding_seq": standing.embedding_seq,
         "attempts": failure.attempts if failure else 0,
         "uri": "old-place",
     }
@@ -124,7 +166,10 @@ def fact_row(key: str, staged: Staged) -> tuple:
         "origin": "model",
         "image_version": staged.image_version,
         "as_of": staged.as_of,
+        "as_of_seq": staged.as_of_seq,
+        "run_as_of": staged.run_as_of,
         "run_seq": staged.run_seq,
+        "embedding_seq": staged.embedding_seq,
         "model_version": staged.model_version,
         "taxonomy_version": staged.taxonomy_version,
         "reason": staged.reason,
@@ -154,6 +199,7 @@ def standing_of(row) -> Standing:
         model_version=row["model_version"],
         taxonomy_version=row["taxonomy_version"],
         run_seq=row["run_seq"],
+        embedding_seq=row["embedding_seq"],
         failure=failure,
     )
 
@@ -173,7 +219,9 @@ def replace_nullable(field):
 def test_winners_over_columns_are_those_of_decide(spark):
     meetings = {
         f"{number:05}": meeting
-        for number, meeting in enumerate(itertools.product(standings(), facts()))
+        for number, meeting in enumerate(
+            itertools.product(standings(), [*facts(), *facts_of_what_stands()])
+        )
     }
     images = [image_row(key, s) for key, (s, _) in meetings.items() if s is not None]
     staged = [fact_row(key, f) for key, (_, f) in meetings.items()]
@@ -190,6 +238,9 @@ def test_winners_over_columns_are_those_of_decide(spark):
     for key, (standing, staged_fact) in meetings.items():
         expected = decide(standing, staged_fact)
         row = found[key]
+        if expected.row is None:  # scored again, and the row is gone
+            assert (row["verdict"], row["tags_effect"]) == ("superseded", "keep")
+            continue
         told = (row["verdict"], row["tags_effect"], standing_of(row))
         assert told == (expected.verdict, expected.tags, expected.row), (standing, staged_fact)
         assert row["known"] == (standing is not None)
@@ -205,45 +256,67 @@ def test_winners_over_columns_are_those_of_decide(spark):
         assert (row["attempts"] == 0) == (row["reason"] is None)
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_actions_over_columns_are_those_of_choose(spark, force):
-    wanted_versions = [("a", False), ("b", False), (None, True)]
-    for at, seq in [(5, 4), (10, 3), (29, 9), (30, 9), (51, 2), (5000, 9)]:
-        wanted = {
-            f"{number:04}": (standing, version, deleted, contradicted)
-            for number, (standing, (version, deleted), contradicted) in enumerate(
-                itertools.product(standings(), wanted_versions, (False, True))
+TARGETS = {
+    "nightly": {},
+    "force": {"force": True},
+    "same model": {"target": Target(model_version="m", taxonomy_version="u", can_rescore=True)},
+    "all as it is": {"target": Target(model_version="m", taxonomy_version="t", can_rescore=True)},
+    "another model": {"target": Target(model_version="n", taxonomy_version="t", can_rescore=True)},
+    "no vector is enough": {
+        "target": Target(model_version="m", taxonomy_version="u", can_rescore=False)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_actions_over_columns_are_those_of_choose(spark, kind):
+    options = TARGETS[kind]
+    asked = {
+        f"{number:05}": meeting
+        for number, meeting in enumerate(
+            itertools.product(
+                [(5, 4), (10, 3), (29, 9), (30, 9), (51, 2), (5000, 9)],
+                standings(),
+                [("a", False), ("b", False), (None, True)],
+                (False, True),
             )
-            if not (deleted and contradicted)
-        }
-        manifest = spark.createDataFrame(
-            [(key, version, deleted, bad) for key, (_, version, deleted, bad) in wanted.items()],
-            "image_id string, image_version string, deleted boolean, contradicted boolean",
         )
-        rows = [image_row(key, meeting[0]) for key, meeting in wanted.items() if meeting[0]]
-        planned = plan_actions(
-            manifest,
-            table_of(spark, rows, IMAGES.columns),
-            as_of=hours(at),
-            run_seq=seq,
+        if not (meeting[2][1] and meeting[3])
+    }
+    rows = [
+        (key, version, deleted, contradicted, at, seq)
+        for key, ((at, seq), _, (version, deleted), contradicted) in asked.items()
+    ]
+    manifest = spark.createDataFrame(
+        [(*row[:4], hours(row[4]), row[5]) for row in rows],
+        "image_id string, image_version string, deleted boolean, contradicted boolean,"
+        " run_as_of timestamp, seq bigint",
+    )
+    standing = [image_row(key, meeting[1]) for key, meeting in asked.items() if meeting[1]]
+    planned = plan_actions(
+        manifest,
+        table_of(spark, standing, IMAGES.columns),
+        as_of=F.col("run_as_of"),
+        run_seq=F.col("seq"),
+        retry=RETRY,
+        **options,
+    )
+    assert set(planned.columns) == {*manifest.columns, "action"}
+    found = {row["image_id"]: row["action"] for row in planned.collect()}
+    expected = {
+        key: choose(
+            row,
+            Wanted(
+                image_version=version,
+                as_of=hours(at),
+                run_seq=seq,
+                deleted=deleted,
+                contradicted=contradicted,
+            ),
             retry=RETRY,
-            force=force,
+            **options,
         )
-        assert set(planned.columns) == {*manifest.columns, "action"}
-        found = {row["image_id"]: row["action"] for row in planned.collect()}
-        expected = {
-            key: choose(
-                standing,
-                Wanted(
-                    image_version=version,
-                    as_of=hours(at),
-                    run_seq=seq,
-                    deleted=deleted,
-                    contradicted=bad,
-                ),
-                retry=RETRY,
-                force=force,
-            )
-            for key, (standing, version, deleted, bad) in wanted.items()
-        }
-        assert found == expected
+        for key, ((at, seq), row, (version, deleted), contradicted) in asked.items()
+    }
+    assert found == expected
+    assert len(set(expected.values())) > 4  # the cases meet the rule from all sides

@@ -28,7 +28,10 @@ def fact(status: str = "tagged", version: str = "a", at: int = 1, seq: int = 1) 
         status=status,  # type: ignore[arg-type]
         image_version=None if gone else version,
         as_of=day(at),
+        as_of_seq=seq,
+        run_as_of=day(at),
         run_seq=seq,
+        embedding_seq=seq,
         model_version=None if gone else f"m{seq}",
         taxonomy_version=None if gone else "t",
         reason="not_found" if status == "failed" else None,

@@ -1,0 +1,158 @@
+"""The figures the audit judges, counted in staged facts and published tables."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+
+from pipeline.tables.ledger import Ledger, Run
+from pipeline.tables.merge import kept
+from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, LABELS
+from pipeline.tables.store import TableSet
+from pipeline.tagging.audit import AuditFigures, LabelFigures
+from pipeline.tagging.facts import staged_facts, unique_facts
+from pipeline.tagging.tags import tags_of
+
+
+def measure_staged(
+    tables: TableSet, ledger: Ledger, run: Run, *, source: str | None, min_images: int
+) -> AuditFigures:
+    """Count what the audit judges; nothing but statuses where they are too few to judge.
+
+    Args:
+        tables: The table set.
+        ledger: Its runs.
+        run: The run that is staged.
+        source: The feed whose images are removed; None: any.
+        min_images: Images below which nothing is judged.
+    """
+    staged = unique_facts(staged_facts(tables, run))
+    counted = {row["status"]: row["count"] for row in staged.groupBy("status").count().collect()}
+    tagged, failed = counted.get("tagged", 0), counted.get("failed", 0)
+    removed = counted.get("deleted", 0)
+    standing = _count_standing(tables, source) if removed else None
+    if tagged < min_images:
+        return AuditFigures(tagged=tagged, failed=failed, removed=removed, standing=standing)
+    results = staged.where(F.col("status") == "tagged")
+    labels = tables.read(LABELS.name)
+    with kept(tags_of(results, labels).select("image_id", "task", "label", "score")) as tags:
+        untagged = tagged - tags.select("image_id").distinct().count()
+        reference = _Reference.of_standing(tables, results, tags)
+        if reference.images < min_images:
+            reference = _Reference.of_last_run(tables, ledger, run, tags, tagged)
+        return AuditFigures(
+            tagged=tagged,
+            failed=failed,
+            untagged=untagged,
+            removed=removed,
+            standing=standing,
+            reference=reference.name,
+            images_before=reference.images,
+            images_now=reference.images_now,
+            labels=reference.compare(run, labels),
+        )
+
+
+def _count_standing(tables: TableSet, source: str | None) -> int:
+    standing = tables.read(IMAGES.name).where(F.col("status").isin("tagged", "failed"))
+    return (standing if source is None else standing.where(F.col("source") == source)).count()
+
+
+class _Reference:
+    """What staged tags are compared with.
+
+    Args:
+        name: As :attr:`AuditFigures.reference`.
+        before: Tags of the reference: image_id, task, label, score.
+        now: Staged tags they are compared with.
+        images: Images of the reference.
+        images_now: Images of the staged tags.
+        taxonomies: The taxonomies of the reference.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        before: DataFrame | None,
+        now: DataFrame,
+        *,
+        images: int,
+        images_now: int,
+        taxonomies: list[str],
+    ) -> None:
+        self.name, self.images, self.images_now = name, images, images_now
+        self._before, self._now, self._taxonomies = before, now, taxonomies
+
+    @classmethod
+    def of_standing(cls, tables: TableSet, results: DataFrame, tags: DataFrame) -> _Reference:
+        """The published tags of the same images."""
+        images = tables.read(IMAGES.name).where(F.col("status") == "tagged")
+        both = images.select("image_id", "taxonomy_version").join(
+            results.select("image_id"), "image_id", "left_semi"
+        )
+        counted = both.groupBy("taxonomy_version").count().collect()
+        n_images = sum(row["count"] for row in counted)
+        published = tables.read(IMAGE_TAGS.name)
+        return cls(
+            "standing",
+            published.join(both, "image_id", "left_semi"),
+            tags.join(both, "image_id", "left_semi"),
+            images=n_images,
+            images_now=n_images,
+            taxonomies=[row["taxonomy_version"] for row in counted],
+        )
+
+    @classmethod
+    def of_last_run(
+        cls, tables: TableSet, ledger: Ledger, run: Run, tags: DataFrame, tagged: int
+    ) -> _Reference:
+        """The tags the last published run of the same job staged, as far as they are kept."""
+        same = [one for one in ledger.in_state("published") if one.job == run.job]
+        for last in reversed(same):
+            facts = staged_facts(tables, last).where(F.col("status") == "tagged")
+            facts = unique_facts(facts)
+            images = facts.count()
+            if images:
+                return cls(
+                    last.run_id,
+                    tags_of(facts, tables.read(LABELS.name)),
+                    tags,
+                    images=images,
+                    images_now=tagged,
+                    taxonomies=[last.taxonomy_version],
+                )
+        return cls(None, None, tags, images=0, images_now=0, taxonomies=[])
+
+    def compare(self, run: Run, labels: DataFrame) -> tuple[LabelFigures, ...]:
+        """Labels that the run's taxonomy and all of the reference's know, before and now."""
+        if self._before is None:
+            return ()
+        known = (
+            labels.where(F.col("taxonomy_version").isin(run.taxonomy_version, *self._taxonomies))
+            .groupBy("task", "label")
+            .agg(F.count_distinct("taxonomy_version").alias("taxonomies"))
+            .where(F.col("taxonomies") == len({run.taxonomy_version, *self._taxonomies}))
+        )
+        compared = (
+            known.join(_by_label(self._before, "before"), ["task", "label"], "left")
+            .join(_by_label(self._now, "now"), ["task", "label"], "left")
+            .orderBy("task", "label")
+            .collect()
+        )
+        return tuple(
+            LabelFigures(
+                task=row["task"],
+                label=row["label"],
+                before=row["before"] or 0,
+                now=row["now"] or 0,
+                score_before=row["score_before"],
+                score_now=row["score_now"],
+            )
+            for row in compared
+        )
+
+
+def _by_label(tags: DataFrame, when: str) -> DataFrame:
+    return tags.groupBy("task", "label").agg(
+        F.count(F.lit(1)).alias(when), F.avg("score").alias(f"score_{when}")
+    )

@@ -1,0 +1,129 @@
+"""What becomes of a staged run: audited, then published, held or discarded; and roll-forward.
+
+States: staged -> publishing | held; held -> publishing | discarded; publishing -> published.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from pipeline.config import AuditConfig
+from pipeline.errors import HeldByAudit, RunConflictError
+from pipeline.tables.lease import Lease
+from pipeline.tables.ledger import Ledger, Run, State
+from pipeline.tables.store import TableSet
+from pipeline.tagging.audit import Finding, as_json, from_json, judge
+from pipeline.tagging.audit_figures import measure_staged
+from pipeline.tagging.publish import publish_staged
+from pipeline.tagging.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+
+
+def audit_run(
+    tables: TableSet,
+    ledger: Ledger,
+    run: Run,
+    *,
+    source: str | None,
+    limits: AuditConfig,
+    now: Clock,
+) -> tuple[Run, str]:
+    """Judge a staged run; hold it where it passes a limit.
+
+    Returns:
+        The run, staged or held, and what the audit saw as the ledger keeps it.
+    """
+    watch = Stopwatch()
+    figures = measure_staged(tables, ledger, run, source=source, min_images=limits.min_images)
+    findings = judge(figures, limits)
+    seen = as_json(figures, findings)
+    if not findings:
+        return run, seen
+    watch.lap("audit")
+    timings = {**run.timings, **watch.laps}
+    return ledger.advance(run, "held", at=now(), timings=timings, audit=seen), seen
+
+
+def findings_of(run: Run) -> tuple[Finding, ...]:
+    """The limits a held run passed."""
+    return from_json(run.audit)[1] if run.audit else ()
+
+
+def held(run: Run, summary: dict[str, object]) -> HeldByAudit:
+    """The verdict on a held run, for people, with its summary."""
+    told = [str(finding) for finding in findings_of(run)]
+    rest = len(told) - 3
+    return HeldByAudit(
+        "the audit holds the run",
+        where=run.run_id,
+        got="; ".join(told[:3]) + (f"; and {rest} more" if rest > 0 else ""),
+        todo=f"look at it: publish_run --run_id {run.run_id} --report FOLDER;"
+        " then publish_run --action publish, or --action discard",
+        summary=summary,
+    )
+
+
+def publish_run(
+    tables: TableSet,
+    ledger: Ledger,
+    run: Run,
+    lease: Lease,
+    *,
+    now: Clock,
+    audit: str | None = None,
+) -> Run:
+    """Publish a run that is staged or held, or whose publishing was cut off."""
+    if run.state != "publishing":
+        # The versions before: abandon_run goes back to them.
+        before = tables.versions()
+        run = ledger.advance(run, "publishing", at=now(), audit=audit, table_versions=before)
+    watch = Stopwatch()
+    counts = publish_staged(tables, run, lease)
+    watch.lap("publish")
+    return ledger.advance(
+        run,
+        "published",
+        at=now(),
+        counts={**run.counts, **counts},
+        timings={**run.timings, **watch.laps},
+        table_versions=tables.versions(),
+    )
+
+
+def roll_forward(tables: TableSet, ledger: Ledger, lease: Lease, *, now: Clock) -> dict[str, Run]:
+    """Finish the runs whose publishing was cut off, oldest first; what they became, by run_id."""
+    finished = {}
+    for run in ledger.in_state("publishing"):
+        log.warning("run %s was cut off while it published: finishing it", run.run_id)
+        finished[run.run_id] = publish_run(tables, ledger, run, lease, now=now)
+    return finished
+
+
+def discard_run(ledger: Ledger, run: Run, *, now: Clock, detail: str) -> Run:
+    """Give up a run that was not published. Its facts are never used again.
+
+    Raises:
+        RunConflictError: It is published, or publishing.
+    """
+    require_state(run, "held")
+    return ledger.advance(run, "discarded", at=now(), detail=detail)
+
+
+def require_state(run: Run, *states: State) -> None:
+    """Refuse a run in another state.
+
+    Raises:
+        RunConflictError: With both.
+    """
+    if run.state not in states:
+        raise RunConflictError(
+            "the run is in another state",
+            where=run.run_id,
+            expected=" or ".join(states),
+            got=run.state,
+        )

@@ -1,0 +1,105 @@
+"""What a run has to do: its plan over the tables as they stand, cut and counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+
+from pipeline.tagging.catalogue import Catalogue
+from pipeline.tagging.facts import Tagger
+from pipeline.tagging.planning import (
+    Moment,
+    PlanCounts,
+    cut_to_limit,
+    missing_images,
+    plan_rows,
+    tag_where_no_vector_stands,
+)
+from pipeline.tagging.request import RunRequest
+from pipeline.tagging.selection import Target
+from pipeline.tagging.stage import staged_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is asked of a run.
+
+    Attributes:
+        catalogue: Tables and manifest.
+        request: What to do with them.
+        tagger: The model.
+    """
+
+    catalogue: Catalogue
+    request: RunRequest
+    tagger: Tagger
+
+    def plan(
+        self, images: DataFrame | None, moment: Moment, *, resumed: str | None = None
+    ) -> DataFrame:
+        """The rows of the run with their ``action``, no more active ones than its limit.
+
+        Args:
+            images: The table ``images``, at a version that stays the same; None before there is
+                one.
+            moment: When the run speaks.
+            resumed: run_id of a run that may have staged some of them: ``staged``.
+        """
+        tables, limit = self.catalogue.tables, self.request.limit
+        manifest = self.catalogue.manifest
+        target = target_of(self.request, self.tagger)
+        rows = manifest.rows if manifest else None
+        plan = plan_rows(rows, images, self.request, moment, target=target)
+        if images is not None and target is not None and target.can_rescore:
+            plan = tag_where_no_vector_stands(plan, tables, target)
+        if resumed is not None:
+            staged = staged_images(tables, resumed)
+            if limit is not None:
+                limit = max(0, limit - staged.count())
+            done = plan.join(staged, "image_id", "left_semi").withColumn("action", F.lit("staged"))
+            plan = plan.join(staged, "image_id", "left_anti").unionByName(done)
+        return cut_to_limit(plan, limit)
+
+    def count_missing(self, images: DataFrame) -> dict[str, int]:
+        """How many images of the feed a complete manifest does not name; empty: it is not."""
+        feed, manifest = self.request.manifest, self.catalogue.manifest
+        if feed is None or manifest is None or not (feed.complete or feed.retire_missing):
+            return {}
+        return {"missing": missing_images(manifest.rows, images, source=feed.source).count()}
+
+
+def target_of(request: RunRequest, tagger: Tagger) -> Target | None:
+    """What a backfill brings images to; None for other runs."""
+    if request.selection != "backfill":
+        return None
+    return Target(
+        model_version=tagger.model_version,
+        taxonomy_version=tagger.taxonomy.version,
+        can_rescore=tagger.rescore is not None,
+    )
+
+
+def ledger_counts(counts: PlanCounts) -> dict[str, int]:
+    """What the ledger keeps of a plan."""
+    return {
+        "manifest_rows": counts.named,
+        "skipped": counts.passed_over,
+        "not_due": counts.of("wait", asked_by="manifest") + counts.of("wait", asked_by="tables"),
+        "erased": counts.of("erased"),
+        "superseded_before": counts.of("superseded"),
+        "retried": counts.of("tag", asked_by="retry"),
+        "retry_unreachable": counts.of("unreachable", asked_by="retry"),
+        "unreachable": counts.of("unreachable", asked_by="tables"),
+        "retired": counts.of("delete", asked_by="missing"),
+    }
+
+
+def in_words(counts: PlanCounts) -> str:
+    """A plan in a line of the log."""
+    return (
+        f"{counts.of('tag')} to tag, {counts.of('rescore')} to score again,"
+        f" {counts.of('delete')} to delete, {counts.of('contradict')} contradictory,"
+        f" {counts.passed_over} skipped, {counts.of('superseded')} superseded"
+    )
