@@ -10,8 +10,10 @@ from pipeline.config import (
     AuditConfig,
     CostConfig,
     DecodeConfig,
+    EraseImagesConfig,
     FetchConfig,
     LeaseConfig,
+    MaintainTablesConfig,
     ModelConfig,
     PaceConfig,
     QueryTagsConfig,
@@ -56,6 +58,8 @@ RANGES: dict[type, dict[str, Range]] = {
     CostConfig: {"device_hour": _AMOUNT, "images_per_s": _DURATION_S},
     TagNightlyConfig: {"limit": _AMOUNT},
     QueryTagsConfig: {"max_rows": _COUNT},
+    MaintainTablesConfig: {"keep_facts_days": _AMOUNT, "retention_h": _AMOUNT},
+    EraseImagesConfig: {"retention_h": _AMOUNT},
 }
 """Least and most of each number, both allowed. A training checks its own."""
 

@@ -22,6 +22,8 @@ from pipeline.config.sections import (
     TablesConfig,
 )
 from pipeline.config.tables import (
+    EraseImagesConfig,
+    MaintainTablesConfig,
     QueryTagsConfig,
     TagNightlyConfig,
 )
@@ -39,11 +41,13 @@ __all__ = [
     "CostConfig",
     "DecodeConfig",
     "Device",
+    "EraseImagesConfig",
     "FetchConfig",
     "LabelledManifestConfig",
     "LeaseConfig",
     "LogConfig",
     "LossConfig",
+    "MaintainTablesConfig",
     "ManifestConfig",
     "ModelConfig",
     "OptimizerConfig",

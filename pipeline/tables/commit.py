@@ -27,3 +27,9 @@ def one_commit(tables: TableSet, name: str, *, note: str, lease: Lease) -> Itera
     with commit_note(tables.spark, note), storage_errors(f"changing {tables.path(name)}"):
         lease.check()
         yield
+
+
+def sql_text(text: str) -> str:
+    """A text as a literal of SQL."""
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pyspark.sql.types import StructField, StructType
 
 from pipeline.errors import SchemaVersionError
-from pipeline.tables.commit import one_commit
+from pipeline.tables.commit import one_commit, sql_text
 from pipeline.tables.create import SCHEMA_VERSION_PROPERTY, validate_schema_version
 from pipeline.tables.lease import Lease
 from pipeline.tables.schemas import SCHEMA_VERSION, TABLES, TableDefinition
@@ -118,14 +118,14 @@ def _declaration(column: StructField, columns: StructType, known: set[str]) -> s
     """A new column with its comment, behind the nearest one before it that is there."""
     place = columns.names.index(column.name)
     before = next(name for name in reversed(columns.names[:place]) if name in known)
-    kind, comment = column.dataType.simpleString(), _literal(column.metadata["comment"])
+    kind, comment = column.dataType.simpleString(), sql_text(column.metadata["comment"])
     return f"{column.name} {kind} COMMENT {comment} AFTER {before}"
 
 
 def _renew_comments(tables: TableSet, definition: TableDefinition, lease: Lease) -> None:
     standing = tables.read(definition.name).schema
     changes = [
-        f"{column.name} COMMENT {_literal(column.metadata['comment'])}"
+        f"{column.name} COMMENT {sql_text(column.metadata['comment'])}"
         for column in definition.columns
         if standing[column.name].metadata.get("comment") != column.metadata["comment"]
     ]
@@ -137,8 +137,3 @@ def _alter(tables: TableSet, name: str, change: str, lease: Lease) -> None:
     path = tables.path(name).replace("`", "``")
     with one_commit(tables, name, note=f"mumic schema version {SCHEMA_VERSION}", lease=lease):
         tables.spark.sql(f"ALTER TABLE delta.`{path}` {change}")
-
-
-def _literal(text: str) -> str:
-    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{quoted}'"
