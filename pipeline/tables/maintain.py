@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from pyspark.sql import SparkSession
 from pipeline.config import MaintainTablesConfig
 from pipeline.errors import ConfigurationError
 from pipeline.tables.compaction import compact, is_worth_compacting, vacuum
-from pipeline.tables.create import create_table, existing_tables
+from pipeline.tables.create import create_table, validate_schema_version
 from pipeline.tables.erase import HOLDING, count_rows, delete_leftovers, erased_ids
 from pipeline.tables.lease import Lease, hold_lease
 from pipeline.tables.migrate import migrate_table, outdated_tables
@@ -89,22 +90,29 @@ class Maintenance:
             "state": "dry_run" if self.config.dry_run else "done",
             "schema_version": SCHEMA_VERSION,
         }
-        summary |= self.migrate()
         there = [table.name for table in TABLES if self.tables.exists(table.name)]
-        if self.config.retain and {TAGGING_RUNS.name, TAGGING_RESULTS.name} <= set(there):
+        summary |= self.migrate(there)
+        if not self.config.dry_run:
+            there += summary["created"]
+        if self.config.retain and len(there) == len(TABLES):
             summary |= self.retain()
         told = {name: self.tidy(name) for name in there}
         summary["tables"] = told
         summary["vacuumed_files"] = sum(one["vacuumed_files"] or 0 for one in told.values())
         return {**summary, "seconds": round(time.monotonic() - since, 1)}
 
-    def migrate(self) -> dict[str, Any]:
-        """Create the tables that are missing and migrate the old ones."""
+    def migrate(self, there: Collection[str]) -> dict[str, Any]:
+        """Create the tables that are missing and migrate the old ones.
+
+        Args:
+            there: Names of the tables that exist.
+        """
         if not self.config.migrate:
-            existing_tables(self.tables)
+            for name in there:
+                validate_schema_version(self.tables, name)
             return {"created": [], "migrated": {}}
-        outdated = outdated_tables(self.tables)
-        missing = [table for table in TABLES if not self.tables.exists(table.name)]
+        outdated = outdated_tables(self.tables, there)
+        missing = [table for table in TABLES if table.name not in there]
         due = [table for table in TABLES if table in missing or table.name in outdated]
         for definition in () if self.config.dry_run else due:
             with self._leased() as lease:
@@ -141,10 +149,11 @@ class Maintenance:
     def tidy(self, name: str) -> dict[str, Any]:
         """Optimize and vacuum one table; how many files it had and has."""
         runs = None
-        if name == TAGGING_RESULTS.name and self.tables.exists(TAGGING_RUNS.name):
+        if name == TAGGING_RESULTS.name and self.config.optimize:
             # A run that is not published yet may be staging: its files are its own.
-            runs = published_runs(read_changes(self.tables))
-        before, after = self._files(name), None
+            known = self.tables.exists(TAGGING_RUNS.name)
+            runs = published_runs(read_changes(self.tables)) if known else []
+        before = after = self._files(name)
         optimized = "off"
         if self.config.optimize:
             optimized = is_worth_compacting(self.tables, name, cluster=self.config.cluster)
@@ -155,9 +164,9 @@ class Maintenance:
         if self.config.vacuum and not self.config.dry_run:
             with self._leased() as lease:
                 vacuumed = vacuum(self.tables, name, self.config.retention_h, lease=lease)
-        if not self.config.dry_run:
+        if optimized not in ("off", "unchanged") and not self.config.dry_run:
             after = self._files(name)
-            log.info("%s: %d files, before %d", name, after, before)
+        log.info("%s: %s, %d files, before %d", name, optimized, after, before)
         return {
             "files_before": before,
             "files_after": after,

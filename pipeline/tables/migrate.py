@@ -7,7 +7,7 @@ was cut off is finished by migrating again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pyspark.sql.types import StructField, StructType
@@ -16,7 +16,7 @@ from pipeline.errors import SchemaVersionError
 from pipeline.tables.commit import one_commit, sql_text
 from pipeline.tables.create import SCHEMA_VERSION_PROPERTY, validate_schema_version
 from pipeline.tables.lease import Lease
-from pipeline.tables.schemas import SCHEMA_VERSION, TABLES, TableDefinition
+from pipeline.tables.schemas import SCHEMA_VERSION, TableDefinition
 from pipeline.tables.store import TableSet
 
 
@@ -43,21 +43,19 @@ MIGRATIONS = {
 """By the schema version they start from."""
 
 
-def outdated_tables(tables: TableSet) -> dict[str, int]:
+def outdated_tables(tables: TableSet, there: Iterable[str]) -> dict[str, int]:
     """Schema versions of the tables that are older than this product's, by name.
+
+    Args:
+        tables: The table set.
+        there: Names of the tables that exist.
 
     Raises:
         SchemaVersionError: A table is newer, was not made by this product, or is older than all
             migrations.
     """
-    outdated = {}
-    for definition in TABLES:
-        if not tables.exists(definition.name):
-            continue
-        version = read_schema_version(tables, definition.name)
-        if version != SCHEMA_VERSION:
-            outdated[definition.name] = version
-    return outdated
+    versions = {name: read_schema_version(tables, name) for name in there}
+    return {name: version for name, version in versions.items() if version != SCHEMA_VERSION}
 
 
 def read_schema_version(tables: TableSet, name: str) -> int:

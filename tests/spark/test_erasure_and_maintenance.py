@@ -157,7 +157,7 @@ def ledger_rows(run_id: str) -> list[dict[str, Any]]:
 def care(spark, tmp_path_factory) -> Care:
     """Tables with runs in every state, each with a fact of the image that will be erased."""
     care = Care(spark, tmp_path_factory.mktemp("care"))
-    care.created = care.maintain(vacuum=False, optimize=False)
+    care.created = care.maintain(vacuum=False, optimize=False, retain=False)
     write_labels(care.tables, TAXONOMY, NoLease())
     care.append("tagging_runs", [row for run_id in RUNS for row in ledger_rows(run_id)])
     facts = [fact(run_id, image_id) for run_id in RUNS for image_id in (MARK, f"of {run_id}")]
