@@ -12,13 +12,11 @@ from pipeline.config import TagNightlyConfig
 from pipeline.redaction import redacted
 from pipeline.spark import open_session, parallelism
 from pipeline.tagging.estimate import estimate_run
-from pipeline.tagging.facts import Tagger
 from pipeline.tagging.progress import TaskProgress
 from pipeline.tagging.request import RunRequest, Summary, make_run_id, parse_as_of
 from pipeline.tagging.run import run_tagging
 from udfs.preflight import run_preflight
-from udfs.settings import read_settings
-from udfs.tag_image import make_tag_image
+from udfs.tagger import read_tagger
 
 JOB = "tag_nightly"
 
@@ -27,13 +25,8 @@ def tag_nightly(config: TagNightlyConfig) -> Summary:
     """The job: check the model here and on executors, then run, or only estimate."""
     as_of = parse_as_of(config.as_of)
     run_id = make_run_id(JOB, config.run_id, now=datetime.now(UTC))
-    settings, bundle = read_settings(
+    settings, tagger = read_tagger(
         config.model, config.fetch, config.decode, score_floor=config.stage.score_floor
-    )
-    tagger = Tagger(
-        tag=make_tag_image(settings),
-        model_version=settings.model_version,
-        taxonomy=bundle.taxonomy,
     )
     spark = open_session(f"mumic {JOB}")
     run_preflight(spark, settings)

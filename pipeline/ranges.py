@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 
 from pipeline.config import (
     AuditConfig,
+    BackfillCatalogConfig,
     CostConfig,
     DecodeConfig,
     EraseImagesConfig,
@@ -16,6 +17,7 @@ from pipeline.config import (
     MaintainTablesConfig,
     ModelConfig,
     PaceConfig,
+    PublishRunConfig,
     QueryTagsConfig,
     RetryConfig,
     StageConfig,
@@ -57,6 +59,8 @@ RANGES: dict[type, dict[str, Range]] = {
     LeaseConfig: {"wait_s": _AMOUNT},
     CostConfig: {"device_hour": _AMOUNT, "images_per_s": _DURATION_S},
     TagNightlyConfig: {"limit": _AMOUNT},
+    BackfillCatalogConfig: {"limit": _AMOUNT, "publish_every": _COUNT},
+    PublishRunConfig: {"samples": _COUNT},
     QueryTagsConfig: {"max_rows": _COUNT},
     MaintainTablesConfig: {"keep_facts_days": _AMOUNT, "retention_h": _AMOUNT},
     EraseImagesConfig: {"retention_h": _AMOUNT},

@@ -151,7 +151,7 @@ def publishable_tags(
     Returns:
         Best first; None for an image without scores.
     """
-    scored = make_tags(outcome, labels, least=0.0)
+    scored = make_tags(outcome.scores, labels, least=0.0)
     if scored is None:
         return None
     about = {(task.id, label.id): (task.kind, label.threshold) for task, label in labels}

@@ -17,6 +17,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from pipeline.errors import ModelError
 from pipeline.images.loader import ImageRequest
+from pipeline.models.scoring import FloatArray
 from pipeline.tables.schemas import OUTCOME
 from pipeline.taxonomy import Label, Task, Taxonomy
 from udfs.settings import TaggerSettings
@@ -129,7 +130,7 @@ def make_frame(
         "content_sha256": [outcome.content_sha256 for outcome in outcomes],
         "width": [outcome.width for outcome in outcomes],
         "height": [outcome.height for outcome in outcomes],
-        "tags": [make_tags(outcome, labels, least=floor) for outcome in outcomes],
+        "tags": [make_tags(outcome.scores, labels, least=floor) for outcome in outcomes],
         "modality_weights": [outcome.modality_weights for outcome in outcomes],
         "text_cut": [outcome.text_cut for outcome in outcomes],
         "embedding": [
@@ -142,19 +143,18 @@ def make_frame(
 
 
 def make_tags(
-    outcome: Outcome, labels: Sequence[tuple[Task, Label]], *, least: Any
+    scores: FloatArray | None, labels: Sequence[tuple[Task, Label]], *, least: Any
 ) -> list[dict[str, Any]] | None:
     """The tags of one image, best first; equal scores in the taxonomy's order.
 
     Args:
-        outcome: Of one image.
+        scores: Of one image, [L] float32; None: it has none.
         labels: Names of the scores, L of them: ``Taxonomy.labels``.
         least: Lowest score that is kept: one number, or one of each label, [L] float32.
 
     Returns:
         None for an image without scores.
     """
-    scores = outcome.scores
     if scores is None:
         return None
     kept = np.flatnonzero(scores >= least)

@@ -122,7 +122,8 @@ def get_engine(
         del _engines[device], engine  # its memory goes before the next model comes
     started = time.monotonic()
     engine = load(wanted, device)
-    validate_versions(settings, engine)
+    predictor = engine.predictor
+    validate_versions(settings, predictor.model_version, predictor.taxonomy_version)
     _engines[device] = (wanted, engine)
     log.info(
         "loaded %s on %s in %.1f s", settings.model_version, device, time.monotonic() - started
@@ -130,14 +131,14 @@ def get_engine(
     return engine
 
 
-def validate_versions(settings: TaggerSettings, engine: Engine) -> None:
+def validate_versions(settings: TaggerSettings, model: str, taxonomy: str) -> None:
     """Refuse a model that is not the one the driver read.
 
     Raises:
         BundleError: With both versions.
     """
     expected = (settings.model_version, settings.taxonomy_version)
-    found = (engine.predictor.model_version, engine.predictor.taxonomy_version)
+    found = (model, taxonomy)
     if found != expected:
         raise BundleError(
             "the bundle on an executor is not the driver's",

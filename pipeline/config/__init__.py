@@ -22,8 +22,10 @@ from pipeline.config.sections import (
     TablesConfig,
 )
 from pipeline.config.tables import (
+    BackfillCatalogConfig,
     EraseImagesConfig,
     MaintainTablesConfig,
+    PublishRunConfig,
     QueryTagsConfig,
     TagNightlyConfig,
 )
@@ -37,6 +39,7 @@ from pipeline.config.training import (
 
 __all__ = [
     "AuditConfig",
+    "BackfillCatalogConfig",
     "ColumnsConfig",
     "CostConfig",
     "DecodeConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "OptimizerConfig",
     "PaceConfig",
     "Precision",
+    "PublishRunConfig",
     "QueryTagsConfig",
     "RetryConfig",
     "StageConfig",

@@ -14,6 +14,7 @@ from pipeline.config.sections import (
     LogConfig,
     ManifestConfig,
     ModelConfig,
+    PaceConfig,
     RetryConfig,
     StageConfig,
     TablesConfig,
@@ -65,6 +66,90 @@ class TagNightlyConfig:
     limit: int | None = None
     force: bool = False
     ids: tuple[str, ...] = ()
+    summary: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackfillCatalogConfig:
+    """Bring a catalogue to one bundle with the least work, in runs that are published one by one.
+
+    Images of another model are tagged, those of only another taxonomy are scored again from their
+    stored embeddings, the rest is left alone. Started again with its backfill_id it goes on.
+
+    Attributes:
+        tables: Where the tables are.
+        model: The bundle to bring the catalogue to.
+        manifest: The whole catalogue. Default: what the tables know; then images are fetched from
+            the stored uri, where nothing was cut from it.
+        fetch: How image bytes are fetched.
+        decode: How bytes become pixels.
+        stage: How results are staged.
+        retry: When failures are tried again.
+        audit: What may be published without being looked at.
+        lease: How long to wait for another job that publishes.
+        pace: How fast it goes, and when.
+        cost: What a device hour costs.
+        log: Logs and progress.
+        publish_every: Chunks of a run. Each run is audited and published by itself.
+        backfill_id: Name of the backfill. The same name again resumes it. Default: made from the
+            versions of model and taxonomy, so that the same command goes on.
+        as_of: The moment of the catalogue the manifest speaks for, as for tag_nightly.
+        dry_run: Say what would be done, how long and at what cost; write nothing.
+        limit: Do at most so many images now.
+        ids: Only these image ids.
+        summary: File (local path or URI) for the summary, beside the last line of stdout.
+    """
+
+    tables: TablesConfig
+    model: ModelConfig
+    manifest: ManifestConfig | None = None
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    pace: PaceConfig = field(default_factory=PaceConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    publish_every: int = 10
+    backfill_id: str | None = None
+    as_of: str | None = None
+    dry_run: bool = False
+    limit: int | None = None
+    ids: tuple[str, ...] = ()
+    summary: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishRunConfig:
+    """Look at a run that the audit held, publish it or discard it.
+
+    Attributes:
+        tables: Where the tables are.
+        run_id: The run.
+        action: ``show``: what the audit saw, nothing changes. ``publish``: publish it all the
+            same. ``discard``: give it up; what it staged is never used. ``abandon``: give up a run
+            whose publishing was cut off and cannot be finished, and put the tables back to before
+            it.
+        report: Folder for a picture of the labels that drift, with sample images.
+        samples: Images of a label in the picture.
+        fetch: How sample images are fetched.
+        decode: How they are decoded.
+        lease: How long to wait for another job that publishes.
+        log: Logs and progress.
+        summary: File (local path or URI) for the summary, beside the last line of stdout.
+    """
+
+    tables: TablesConfig
+    run_id: str
+    action: Literal["show", "publish", "discard", "abandon"] = "show"
+    report: str | None = None
+    samples: int = 8
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     summary: str | None = None
 
 

@@ -29,15 +29,28 @@ class TaskProgress(Progress):
         self._context = spark.sparkContext
         self._group = f"mumic run {run_id}"
         self._bar: tqdm[None] | None = None
+        self._is_of_many = False
         self._done_before = 0
         self._chunk = (0, 1)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def expect(self, images: int) -> None:
+        """Show one bar for several runs."""
+        self._is_of_many = True
+        self._show_bar(images)
+
     def begin(self, images: int) -> None:
         """Show the bar, unless there is nothing to do."""
         if images == 0:
             return
+        if self._bar is None:
+            self._show_bar(images)
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
+        self._thread.start()
+
+    def _show_bar(self, images: int) -> None:
         interval = 0.5 if sys.stderr.isatty() else LOG_INTERVAL_S
         self._bar = tqdm(
             total=images,
@@ -48,8 +61,6 @@ class TaskProgress(Progress):
             maxinterval=interval,
             dynamic_ncols=True,
         )
-        self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
-        self._thread.start()
 
     def chunk(self, images: int, tasks: int) -> None:
         """Follow the next chunk; the one before is done."""
@@ -60,17 +71,23 @@ class TaskProgress(Progress):
 
     def end(self) -> None:
         """Take the bar away; where staging was cut short it says how far it came."""
-        if self._bar is None:
+        if self._thread is None:
             return
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
+        self._thread = None
         self._show()
-        self._bar.close()
-        self._bar = None
+        if not self._is_of_many:
+            self.finish()
         # What follows is no tagging.
         for group in ("spark.jobGroup.id", "spark.job.description"):
             self._context.setLocalProperty(group, None)  # type: ignore[arg-type]
+
+    def finish(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL_S):

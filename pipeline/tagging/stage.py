@@ -33,14 +33,20 @@ LEAST_TASK_ROWS = 128  # below it a task's start-up costs more than it evens out
 class Progress:
     """What staging tells of its progress; the base class tells nobody."""
 
+    def expect(self, images: int) -> None:
+        """So many images will be tagged by several runs together, until ``finish``."""
+
     def begin(self, images: int) -> None:
-        """So many images will be tagged."""
+        """So many images will be tagged by a run."""
 
     def chunk(self, images: int, tasks: int) -> None:
         """A chunk of so many images in so many tasks begins."""
 
     def end(self) -> None:
-        """Staging is over."""
+        """Staging of the run is over."""
+
+    def finish(self) -> None:
+        """No more runs follow."""
 
 
 class Pace:

@@ -1,5 +1,7 @@
 """A model without torch: what it says of an image follows from the image's uri alone.
 
+Its embedding holds the scores of all labels the model knows, so that it can be scored again.
+
 ``/ok/...`` is tagged, ``/bad/REASON/...`` fails for that reason. Calls are noted in a folder, so
 that tests can count how often an image went through the model.
 """
@@ -13,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from pyspark.sql.functions import pandas_udf
 
-from pipeline.tables.schemas import OUTCOME
+from pipeline.tables.schemas import OUTCOME, TAGS
 from pipeline.tagging.facts import Tagger
 from pipeline.taxonomy import Label, Task, Taxonomy, parse_taxonomy
 
@@ -38,10 +40,22 @@ TAXONOMY: Taxonomy = parse_taxonomy(
 )
 
 
+KNOWN = ("bed", "pool", "bathtub", "single", "double", "sauna")
+"""Labels of the model; a taxonomy may use some of them."""
+
+
 def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXONOMY) -> Tagger:
     """The fake as a run sees it; ``calls`` is where it notes the images it saw."""
-    labels = [(task.id, label.id) for task, label in taxonomy.labels]
+    labels = [(task.id, label.id, KNOWN.index(label.id)) for task, label in taxonomy.labels]
     folder = str(calls)
+
+    def tags_of(vector):
+        scored = sorted(((vector[place], task, label) for task, label, place in labels))
+        return [
+            {"task": task, "label": label, "score": score, "source": "image"}
+            for score, task, label in reversed(scored)
+            if score >= 0.01
+        ]
 
     @pandas_udf(OUTCOME)
     def tag(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
@@ -61,19 +75,19 @@ def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXO
                     rows.append((reason, "on purpose", retriable, *[None] * 7))
                     continue
                 digest = hashlib.sha256(content or (model + place).encode()).digest()
-                scores = [digest[k] / 255 for k in range(len(labels))]
-                tags = [
-                    {"task": task, "label": label, "score": score, "source": "image"}
-                    for score, (task, label) in sorted(
-                        zip(scores, labels, strict=True), key=lambda pair: -pair[0]
-                    )
-                    if score >= 0.01
-                ]
-                vector = [byte / 255 for byte in digest[:4]]
+                vector = [byte / 255 for byte in digest[: len(KNOWN)]]
+                tags = tags_of(vector)
                 rows.append((None, None, None, digest.hex(), 40, 30, tags, None, None, vector))
             yield pd.DataFrame(rows, columns=OUTCOME.names, dtype=object)
 
-    return Tagger(tag=tag.asNondeterministic(), model_version=model, taxonomy=taxonomy)
+    @pandas_udf(TAGS)
+    def rescore(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        for vectors in batches:
+            yield pd.Series([tags_of(vector) for vector in vectors], dtype=object)
+
+    return Tagger(
+        tag=tag.asNondeterministic(), rescore=rescore, model_version=model, taxonomy=taxonomy
+    )
 
 
 def calls_of(calls: Path) -> Counter[str]:

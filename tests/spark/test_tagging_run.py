@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from fake_catalogue import DAY_1, PUBLISHED, Catalogue, row
 from fake_model import calls_of, make_tagger, with_thresholds
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 import pipeline.tagging.publish as publishing
-from pipeline.config import LeaseConfig, ManifestConfig, StageConfig
+from pipeline.config import LeaseConfig, StageConfig
 from pipeline.errors import ConfigurationError, LeaseError, RunConflictError, SchemaVersionError
 from pipeline.tables.create import create_table
 from pipeline.tables.lease import hold_lease
@@ -24,83 +22,9 @@ from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, LABELS, TABLES
 from pipeline.tables.store import TableSet
 from pipeline.tagging.estimate import estimate_run
 from pipeline.tagging.manifest import canonical_rows, unique_rows
-from pipeline.tagging.request import RunRequest
 from pipeline.tagging.run import run_tagging
 
-PUBLISHED = ("images", "image_tags", "image_embeddings")
-DAY_1 = datetime(2026, 3, 1, tzinfo=UTC)
 UNICODE = "naïve/ключ 🛏️ %41"
-
-
-class Catalogue:
-    """A table set, its manifests and the fake that tags it."""
-
-    def __init__(self, spark, folder: Path) -> None:
-        self.spark, self.folder = spark, folder
-        self.calls = folder / "calls"
-        self.calls.mkdir()
-        self.location = str(folder / "tables")
-
-    def manifest(self, name: str, rows: list[dict]) -> str:
-        path = self.folder / f"{name}.parquet"
-        schema = pa.schema(
-            [
-                ("image_id", pa.string()),
-                ("uri", pa.string()),
-                ("version", pa.string()),
-                ("deleted", pa.bool_()),
-            ]
-        )
-        pq.write_table(pa.Table.from_pylist(rows, schema), path)
-        return str(path)
-
-    def request(self, manifest: str, run_id: str, as_of: datetime, **options) -> RunRequest:
-        return RunRequest(
-            job="tag_nightly",
-            run_id=run_id,
-            tables_location=self.location,
-            manifest=ManifestConfig(path=manifest, source="hotels"),
-            as_of=as_of,
-            slots=2,
-            **options,
-        )
-
-    def run(self, manifest: str, run_id: str, as_of: datetime, *, model="fake-1", **options):
-        request = self.request(manifest, run_id, as_of, **options)
-        return run_tagging(self.spark, request, make_tagger(self.calls, model=model))
-
-    def rows(self, table: str) -> list[dict]:
-        """A second reader: delta-rs, not Spark."""
-        return DeltaTable(f"{self.location}/{table}").to_pyarrow_table().to_pylist()
-
-    def images(self) -> dict[str, dict]:
-        rows = self.rows("images")
-        by_id = {row["image_id"]: row for row in rows}
-        assert len(by_id) == len(rows), "an image has two rows"
-        return by_id
-
-    def versions(self) -> dict[str, int]:
-        return {t.name: DeltaTable(f"{self.location}/{t.name}").version() for t in TABLES}
-
-    def assert_consistent(self) -> None:
-        """Tags and embeddings belong to tagged images, and speak of the version that stands."""
-        images = self.images()
-        tagged = {key for key, row in images.items() if row["status"] == "tagged"}
-        embeddings = self.rows("image_embeddings")
-        assert len(embeddings) == len(tagged)
-        assert {row["image_id"] for row in embeddings} == tagged
-        for row in [*embeddings, *self.rows("image_tags")]:
-            image = images[row["image_id"]]
-            assert image["status"] == "tagged"
-            assert row["image_version"] == image["image_version"]
-            assert row["model_version"] == image["model_version"]
-        for row in images.values():
-            assert (row["status"] == "failed") <= (row["reason"] is not None)
-
-
-def row(image_id: str, place: str | None = None, version: str = "1", **more) -> dict:
-    return {"image_id": image_id, "uri": place or f"/ok/{image_id}.jpg", "version": version, **more}
-
 
 NIGHT_1 = [
     *(row(key) for key in "abcdef"),
