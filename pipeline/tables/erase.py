@@ -10,7 +10,7 @@ Old versions of the tables hold what was erased until they are vacuumed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
@@ -60,6 +60,11 @@ def make_ids(tables: TableSet, ids: Sequence[str]) -> DataFrame:
 
 def foresee_erasure(tables: TableSet, ids: DataFrame) -> Erasure:
     """What :func:`erase_images` would do. Changes nothing."""
+    rows = {table.name: count_rows(tables, table.name, ids) for table in HOLDING}
+    return replace(_foresee_tombstones(tables, ids), rows_deleted=rows)
+
+
+def _foresee_tombstones(tables: TableSet, ids: DataFrame) -> Erasure:
     fates = (
         ids.join(tables.read(IMAGES.name).select("image_id", "status"), "image_id", "left")
         .groupBy("status")
@@ -68,12 +73,7 @@ def foresee_erasure(tables: TableSet, ids: DataFrame) -> Erasure:
     )
     counts = {row["status"]: row["count"] for row in fates}
     before = counts.pop("erased", 0)
-    return Erasure(
-        erased=sum(counts.values()),
-        erased_before=before,
-        unknown=counts.get(None, 0),
-        rows_deleted={table.name: count_rows(tables, table.name, ids) for table in HOLDING},
-    )
+    return Erasure(erased=sum(counts.values()), erased_before=before, unknown=counts.get(None, 0))
 
 
 def erase_images(tables: TableSet, ids: DataFrame, *, as_of: datetime, lease: Lease) -> Erasure:
@@ -89,8 +89,8 @@ def erase_images(tables: TableSet, ids: DataFrame, *, as_of: datetime, lease: Le
         LeaseError: The lease was lost.
         TablesError: The storage refuses.
     """
-    planned = foresee_erasure(tables, ids)
-    if planned.erased:
+    erasure = _foresee_tombstones(tables, ids)
+    if erasure.erased:
         merge_rows(
             tables,
             IMAGES,
@@ -99,10 +99,11 @@ def erase_images(tables: TableSet, ids: DataFrame, *, as_of: datetime, lease: Le
             note="mumic erase tombstones",
             lease=lease,
         )
-    for name, rows in planned.rows_deleted.items():
-        if rows:
-            delete_rows(tables, name, ids, note="mumic erase", lease=lease)
-    return planned
+    rows = {
+        table.name: delete_rows(tables, table.name, ids, note="mumic erase", lease=lease)
+        for table in HOLDING
+    }
+    return replace(erasure, rows_deleted=rows)
 
 
 def tombstones(ids: DataFrame, images: DataFrame, *, as_of: datetime) -> DataFrame:
