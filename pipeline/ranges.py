@@ -11,8 +11,10 @@ from pipeline.config import (
     BackfillCatalogConfig,
     CostConfig,
     DecodeConfig,
+    EraseImagesConfig,
     FetchConfig,
     LeaseConfig,
+    MaintainTablesConfig,
     ModelConfig,
     PaceConfig,
     PublishRunConfig,
@@ -61,6 +63,8 @@ RANGES: dict[type, dict[str, Range]] = {
     BackfillCatalogConfig: {"limit": _AMOUNT, "publish_every": _COUNT},
     PublishRunConfig: {"samples": _COUNT},
     QueryTagsConfig: {"max_rows": _COUNT},
+    MaintainTablesConfig: {"keep_facts_days": _AMOUNT, "retention_h": _AMOUNT},
+    EraseImagesConfig: {"retention_h": _AMOUNT},
 }
 """Least and most of each number, both allowed. A training checks its own."""
 

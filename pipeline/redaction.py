@@ -16,6 +16,7 @@ _URI = re.compile(
 )
 # Here the part before the @ is the container, and a path without it is no path.
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+_IDS = "ids"
 
 
 def redact(text: str) -> str:
@@ -24,7 +25,10 @@ def redact(text: str) -> str:
 
 
 def redacted(config: Any) -> dict[str, Any]:
-    """The resolved configuration as plain JSON values, without secrets.
+    """The resolved configuration as plain JSON values, without secrets and without image ids.
+
+    Of ``ids`` only the number is kept: the ledger keeps configurations for good, also where an
+    image is erased later.
 
     Args:
         config: A configuration dataclass.
@@ -39,7 +43,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: len(item) if key == _IDS else _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value

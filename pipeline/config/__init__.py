@@ -23,6 +23,8 @@ from pipeline.config.sections import (
 )
 from pipeline.config.tables import (
     BackfillCatalogConfig,
+    EraseImagesConfig,
+    MaintainTablesConfig,
     PublishRunConfig,
     QueryTagsConfig,
     TagNightlyConfig,
@@ -42,11 +44,13 @@ __all__ = [
     "CostConfig",
     "DecodeConfig",
     "Device",
+    "EraseImagesConfig",
     "FetchConfig",
     "LabelledManifestConfig",
     "LeaseConfig",
     "LogConfig",
     "LossConfig",
+    "MaintainTablesConfig",
     "ManifestConfig",
     "ModelConfig",
     "OptimizerConfig",

@@ -179,3 +179,77 @@ class QueryTagsConfig:
     format: Literal["table", "csv", "json"] = "table"
     max_rows: int = 1000
     log: LogConfig = field(default_factory=LogConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaintainTablesConfig:
+    """Create, migrate and tidy up the tables: small files, old facts, old versions.
+
+    Attributes:
+        tables: Where the tables are.
+        lease: How long to wait for a job that publishes.
+        log: Logs and progress.
+        migrate: Create the tables that are missing and bring those of an older product to this
+            one's schema version.
+        retain: Delete what nobody needs any more of the staged facts, see ``keep_facts_days``, and
+            what was staged of erased images.
+        keep_facts_days: Days since the last change of a run that was published, discarded or
+            failed, after which its staged facts are deleted. Younger ones spare a model call where
+            another run asks the same. Never deleted: those of runs that may still be published,
+            and of the latest published run of each job.
+        optimize: Bring small files together.
+        cluster: Sort ``images``, ``image_tags`` and ``image_embeddings`` anew for queries by image,
+            label and day, where they changed since. Writes these tables whole: once a week will do.
+        vacuum: Delete the files of versions older than ``retention_h``.
+        retention_h: Hours for which old versions, and readers that began with one, go on working.
+            An erased image is in old versions until then.
+        assume_idle: Allow a ``retention_h`` below 168. Nothing may use the tables then: files of
+            runs that stage and of queries that read are deleted under their hands.
+        dry_run: Say what would be done; write nothing.
+        summary: File (local path or URI) for the summary, beside the last line of stdout.
+    """
+
+    tables: TablesConfig
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    migrate: bool = True
+    retain: bool = True
+    keep_facts_days: float = 30.0
+    optimize: bool = True
+    cluster: bool = True
+    vacuum: bool = True
+    retention_h: float = 168.0
+    assume_idle: bool = False
+    dry_run: bool = False
+    summary: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EraseImagesConfig:
+    """Remove images from every table for good.
+
+    Attributes:
+        tables: Where the tables are.
+        lease: How long to wait for a job that publishes.
+        log: Logs and progress.
+        ids: The images. One of ``ids`` and ``ids_file`` is needed.
+        ids_file: A text file with one id a line, or Parquet with a column image_id.
+        as_of: The moment of the erasure (ISO 8601; UTC without an offset). Default: now.
+        allow_again: Do the opposite: forget that these images were erased, so that a later manifest
+            may bring them back. Nothing of what was erased returns.
+        retention_h: The ``retention_h`` that maintain_tables vacuums with, to say when history is
+            gone.
+        dry_run: Say what would be done; write nothing.
+        summary: File (local path or URI) for the summary, beside the last line of stdout.
+    """
+
+    tables: TablesConfig
+    lease: LeaseConfig = field(default_factory=LeaseConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    ids: tuple[str, ...] = ()
+    ids_file: str | None = None
+    as_of: str | None = None
+    allow_again: bool = False
+    retention_h: float = 168.0
+    dry_run: bool = False
+    summary: str | None = None

@@ -90,9 +90,10 @@ def reusable_results(
     """
     runs = tables.read(TAGGING_RUNS.name)
     discarded = runs.where(F.col("state") == "discarded").select("run_id").distinct()
+    # At one version: an append that reads what stands conflicts with maintenance and erasure.
+    results = tables.read(TAGGING_RESULTS.name, version=tables.version(TAGGING_RESULTS.name))
     facts = (
-        tables.read(TAGGING_RESULTS.name)
-        .where(F.col("run_id") != run_id)
+        results.where(F.col("run_id") != run_id)
         .where(F.col("model_version") == tagger.model_version)
         .where(F.col("taxonomy_version") == tagger.taxonomy.version)
         .where(F.col("status") == "tagged")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.tables.erase import delete_rows
 from pipeline.tables.lease import Lease
 from pipeline.tables.ledger import Run
 from pipeline.tables.merge import kept, merge_rows
@@ -18,6 +19,7 @@ from pipeline.tables.schemas import (
     IMAGE_TAGS,
     IMAGES,
     LABELS,
+    TAGGING_RESULTS,
 )
 from pipeline.tables.store import TableSet
 from pipeline.tagging.facts import staged_facts, unique_facts
@@ -58,6 +60,8 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
                 _merge_tags(tables, new_tags, winners, known=known, note=note, lease=lease)
         if any(outcome["verdict"] in CHANGING for outcome in outcomes):
             _merge_images(tables, winners, note=note, lease=lease)
+        if any(outcome["status"] == "erased" for outcome in outcomes):
+            _drop_erased(tables, run.run_id, winners, note=note, lease=lease)
     return {**_summed(outcomes), "tags_published": tags_published}
 
 
@@ -87,7 +91,7 @@ def published_tags(staged: DataFrame, winners: DataFrame, labels: DataFrame) -> 
 
 def _count_outcomes(winners: DataFrame) -> list[Row]:
     """How many facts met which fate: the columns below, and count."""
-    fate = ("verdict", "tags_effect", "known", "staged_status", "staged_origin")
+    fate = ("status", "verdict", "tags_effect", "known", "staged_status", "staged_origin")
     return winners.groupBy(*fate).count().collect()
 
 
@@ -155,3 +159,12 @@ def _merge_images(tables: TableSet, winners: DataFrame, *, note: str, lease: Lea
         *names, F.lit(False).alias("gone")
     )
     merge_rows(tables, IMAGES, source, values=tuple(names), note=note, lease=lease)
+
+
+def _drop_erased(
+    tables: TableSet, run_id: str, winners: DataFrame, *, note: str, lease: Lease
+) -> None:
+    """Delete the run's facts of images that were erased after it had selected them."""
+    ids = winners.where(F.col("status") == "erased").select("image_id")
+    of_run = F.col("run_id") == run_id
+    delete_rows(tables, TAGGING_RESULTS.name, ids, note=note, lease=lease, where=of_run)

@@ -444,3 +444,11 @@ def test_a_redacted_configuration_is_plain_json() -> None:
     assert json.loads(json.dumps(plain)) == plain
     assert plain["model"]["uri"] == "s3://b/m"
     assert plain["fetch"]["allowed_hosts"] == ["a", "b"]
+
+
+def test_a_redacted_configuration_tells_how_many_ids_and_not_which() -> None:
+    # the ledger keeps configurations for good: an erased image's id would stay there
+    plain = redacted(parse(*REQUIRED, "--ids", '["zz-erase-me-17", "b"]'))
+
+    assert plain["ids"] == 2
+    assert "zz-erase-me-17" not in json.dumps(plain)

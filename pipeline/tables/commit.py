@@ -1,0 +1,44 @@
+"""One commit under the lease: what erasing, migrating and maintaining have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from pipeline.tables.lease import Lease
+from pipeline.tables.merge import commit_note
+from pipeline.tables.schemas import TABLES
+from pipeline.tables.storage_errors import storage_errors
+from pipeline.tables.store import TableSet
+
+# Others append to them without the lease.
+_APPENDED = frozenset(table.name for table in TABLES if not table.key)
+
+
+@contextmanager
+def one_commit(tables: TableSet, name: str, *, note: str, lease: Lease) -> Iterator[None]:
+    """What the block does is one commit to the table, and made only while the lease is held.
+
+    Args:
+        tables: The table set.
+        name: The table.
+        note: Kept as the commit's userMetadata. No image ids: logs outlive the rows.
+        lease: Of the table set.
+
+    Raises:
+        LeaseError: The lease was lost.
+        TablesError: The storage refuses.
+    """
+    with (
+        commit_note(tables.spark, note),
+        storage_errors(f"changing {tables.place(name)}"),
+        tables.committing() if name in _APPENDED else nullcontext(),
+    ):
+        lease.check()
+        yield
+
+
+def sql_text(text: str) -> str:
+    """A text as a literal of SQL."""
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"
