@@ -23,7 +23,7 @@ _MARGIN, _GAP = 40, 12
 _LEFT, _LEFT_GAP = 360, 36  # what is said of a label stands left of its images
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_TEXT = 144, 108, 46
 _FEWEST_ACROSS, _MOST_ACROSS = 4, 8
-_LABEL_HEIGHT, _ROW_PADDING = 164, 22
+_LABEL_HEIGHT, _ROW_PADDING = 160, 30
 _BAR_LEFT, _BAR_WIDTH, _BAR_HEIGHT, _BAR_STEP = 56, 176, 13, 20
 
 _PAPER, _INK, _PALE, _LINE = "#f7f5f1", "#22262b", "#747b84", "#ddd8ce"
@@ -182,7 +182,7 @@ def _draw_samples(
     room = across * (_TILE_WIDTH + _GAP) - _GAP
     # In the padding above the tiles, so that they stand level with the label's name.
     told = _CHANGES[drift.change] if drift.samples else "no image to show"
-    _text(draw, (left, top - 19), told, _PALE, size=12, room=room)
+    _text(draw, (left, top - 20), told, _PALE, size=12, room=room)
     for place, sample in enumerate(drift.samples):
         line, column = divmod(place, across)
         x = left + column * (_TILE_WIDTH + _GAP)

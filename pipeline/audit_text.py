@@ -32,7 +32,7 @@ def write_audit(review: Review, stream: TextIO) -> None:
     _write(stream, *_figures(review.figures))
     _write(
         stream,
-        ["label changed most", "before", "now", "images before", "now", "score before", "now"],
+        ["label", "rate before", "now", "images before", "now", "score before", "now"],
         _most_changed(review.figures),
     )
 

@@ -100,7 +100,7 @@ class Review:
             return "nothing to compare labels with"
         images = f"{self.figures.images_before:,}"
         if self.figures.reference == "standing":
-            return f"compared with the standing tags of {images} of the same images"
+            return f"compared with the standing tags of the same {images} images"
         return f"compared with {images} images of run {self.figures.reference}"
 
 

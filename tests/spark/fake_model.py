@@ -38,8 +38,21 @@ TAXONOMY: Taxonomy = parse_taxonomy(
 )
 
 
-def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXONOMY) -> Tagger:
-    """The fake as a run sees it; ``calls`` is where it notes the images it saw."""
+def make_tagger(
+    calls: Path,
+    *,
+    model: str = "fake-1",
+    taxonomy: Taxonomy = TAXONOMY,
+    without: str | None = None,
+) -> Tagger:
+    """The fake as a run sees it.
+
+    Args:
+        calls: Where it notes the images it saw.
+        model: Other names give other scores.
+        taxonomy: Its labels.
+        without: A label it has forgotten: another model, and all other scores the same.
+    """
     labels = [(task.id, label.id) for task, label in taxonomy.labels]
     folder = str(calls)
 
@@ -61,7 +74,10 @@ def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXO
                     rows.append((reason, "on purpose", retriable, *[None] * 7))
                     continue
                 digest = hashlib.sha256(content or (model + place).encode()).digest()
-                scores = [digest[k] / 255 for k in range(len(labels))]
+                scores = [
+                    digest[k] / 255 if label != without else digest[k] / 2550
+                    for k, (_, label) in enumerate(labels)
+                ]
                 tags = [
                     {"task": task, "label": label, "score": score, "source": "image"}
                     for score, (task, label) in sorted(
@@ -73,7 +89,8 @@ def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXO
                 rows.append((None, None, None, digest.hex(), 40, 30, tags, None, None, vector))
             yield pd.DataFrame(rows, columns=OUTCOME.names, dtype=object)
 
-    return Tagger(tag=tag.asNondeterministic(), model_version=model, taxonomy=taxonomy)
+    version = model if without is None else f"{model} without {without}"
+    return Tagger(tag=tag.asNondeterministic(), model_version=version, taxonomy=taxonomy)
 
 
 def calls_of(calls: Path) -> Counter[str]:
