@@ -27,7 +27,8 @@ def font(size: int) -> Font:
     """The font of a size in pixels."""
     for name in _USUAL:
         try:
-            return ImageFont.truetype(name, size)
+            # Raqm, the other engine, refuses some characters outright.
+            return ImageFont.truetype(name, size, layout_engine=ImageFont.Layout.BASIC)
         except OSError:  # not installed
             continue
     return ImageFont.load_default(size)
@@ -67,9 +68,13 @@ def legible(text: str) -> str:
 
 @cache
 def _legible(character: str) -> str:
-    if character.isascii() or character == "…":
+    if character == "…" or (character.isprintable() and _is_in_font(character)):
         return character
+    return character.encode("unicode-escape").decode()
+
+
+def _is_in_font(character: str) -> bool:
+    if character.isascii():
+        return True
     drawn, missing = (font(16).getmask(one) for one in (character, _NO_CHARACTER))
-    if (drawn.size, bytes(drawn)) != (missing.size, bytes(missing)):
-        return character
-    return character.encode("ascii", "backslashreplace").decode()
+    return (drawn.size, bytes(drawn)) != (missing.size, bytes(missing))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from PIL import Image
 from pyspark.sql import functions as F  # noqa: N812
 
 import pipeline.tagging.publish as publishing
-import pipeline.tagging.resolution as resolution
 from jobs.publish_run import main
 from pipeline.cli import run_job
 from pipeline.config import AuditConfig, LeaseConfig, ManifestConfig, TagNightlyConfig
@@ -24,6 +24,7 @@ from pipeline.errors import HeldByAudit, RunConflictError
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.schemas import IMAGE_TAGS, IMAGES
 from pipeline.tables.store import TableSet
+from pipeline.tagging import resolution
 from pipeline.tagging.request import RunRequest
 from pipeline.tagging.resolution import resolve_run
 from pipeline.tagging.review import read_review
@@ -119,8 +120,10 @@ def catalogue(spark, tmp_path_factory) -> Catalogue:
             "tag_nightly",
             TagNightlyConfig,
             lambda _: made.run(made.second, without="pool"),
-            ["--tables.location", made.location, "--manifest.path", "m", "--model.uri", "m"]
-            + ["--summary", str(summary), "--log.level", "ERROR"],
+            [
+                *("--tables.location", made.location, "--manifest.path", "m", "--model.uri", "m"),
+                *("--summary", str(summary), "--log.level", "ERROR"),
+            ],
         )
         made.codes.append(code)
         made.summaries.append(json.loads(summary.read_text()))
@@ -224,8 +227,6 @@ def test_a_run_published_by_hand_equals_one_that_was_not_held(catalogue, held, c
     twin = catalogue.first_night
     shutil.copytree(catalogue.folder / "ok", twin.folder / "ok", dirs_exist_ok=True)
     request = catalogue.request("night-2", DAY_2, version="2", audit=OPEN)
-    from dataclasses import replace
-
     twin.run(replace(request, tables_location=twin.location), without="pool")
     assert held.published() == twin.published()
 
@@ -261,11 +262,10 @@ def dying_at(place, function):
 
 def publish_up_to(table, catalogue, monkeypatch) -> None:
     tables = TableSet(catalogue.spark, catalogue.location)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(publishing, "merge_rows", dying_at(table, publishing.merge_rows))
-        resolve_run(
-            tables, "night-2", "publish", lease=LeaseConfig(), now=lambda: datetime.now(UTC)
-        )
+        with pytest.raises(Killed):
+            resolve_run(tables, "night-2", "publish", lease=LeaseConfig(), now=lambda: DAY_2)
     assert catalogue.state("night-2") == "publishing"
 
 
@@ -284,8 +284,8 @@ def test_an_abandoned_run_leaves_the_tables_as_before_it(catalogue, held, monkey
     assert "expected held; got publishing" in capsys.readouterr().err
 
     with monkeypatch.context() as patched:
-        dying = dying_at(IMAGE_TAGS, resolution.restore_table)
-        patched.setattr(resolution, "restore_table", dying_at("image_embeddings", dying))
+        dying = dying_at("image_embeddings", resolution.restore_table)
+        patched.setattr(resolution, "restore_table", dying)
         assert held.main("night-2", "--action", "abandon") == 4
     assert held.state("night-2") == "publishing"
     capsys.readouterr()
