@@ -35,8 +35,9 @@ def publish_run(config: PublishRunConfig) -> Summary:
             pictures = load_pictures(review.uris, config.fetch, config.decode)
             write_bytes(sheet, draw_sheet(review, pictures))
     if config.action != "show":
-        now = lambda: datetime.now(UTC)  # noqa: E731
-        run = resolve_run(tables, run.run_id, config.action, lease=config.lease, now=now)
+        run = resolve_run(
+            tables, run, config.action, lease=config.lease, now=lambda: datetime.now(UTC)
+        )
     return summarise_recorded(run)
 
 

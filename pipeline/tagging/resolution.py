@@ -59,9 +59,16 @@ def find_run(tables: TableSet, run_id: str) -> Run:
 
 
 def resolve_run(
-    tables: TableSet, run_id: str, decision: Decision, *, lease: LeaseConfig, now: Clock
+    tables: TableSet, run: Run, decision: Decision, *, lease: LeaseConfig, now: Clock
 ) -> Run:
     """Do with a run what was decided. What is done already changes nothing.
+
+    Args:
+        tables: The table set.
+        run: From :func:`find_run`; its state is read again under the lease.
+        decision: What to do.
+        lease: How long to wait for another job.
+        now: The clock.
 
     Returns:
         The run as it is then: published or discarded.
@@ -69,15 +76,14 @@ def resolve_run(
     Raises:
         RunConflictError: The run is in a state of which that cannot be.
         LeaseError: Another job publishes to the tables, and did not end in time.
-        TablesError: No such run; the tables cannot be put back; the storage refuses.
+        TablesError: The tables cannot be put back; the storage refuses.
     """
-    find_run(tables, run_id)  # a wrong name is told before anybody is waited for
-    with hold_lease(tables.location, f"{decision} of {run_id}", wait_s=lease.wait_s) as held:
-        run = find_run(tables, run_id)
-        ledger = Ledger(tables)
+    ledger = Ledger(tables)
+    with hold_lease(tables.location, f"{decision} of {run.run_id}", wait_s=lease.wait_s) as held:
+        run = ledger.find(run.run_id) or run
         done = "published" if decision == "publish" else "discarded"
         if run.state == done:
-            log.warning("run %s is %s already: nothing to do", run_id, done)
+            log.warning("run %s is %s already: nothing to do", run.run_id, done)
             return run
         if decision == "publish":
             return _publish(tables, ledger, run, held, now=now)
