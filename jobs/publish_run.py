@@ -22,13 +22,13 @@ JOB = "publish_run"
 
 def publish_run(config: PublishRunConfig) -> Summary:
     """The job. What the audit saw is shown, and drawn, before anything is done."""
-    sheet = sheet_place(config.report, config.run_id) if config.report is not None else None
-    if sheet is not None:
-        validate_writable(sheet)
     spark = open_session(f"mumic {JOB}")
     tables = TableSet(spark, config.tables.location)
     run = find_run(tables, config.run_id)
-    if sheet is not None or config.action == "show":
+    if config.report is not None or config.action == "show":
+        sheet = sheet_place(config.report, run.run_id) if config.report is not None else None
+        if sheet is not None:
+            validate_writable(sheet)
         review = read_review(tables, run, samples=config.samples if sheet is not None else 0)
         write_audit(review, sys.stdout)
         if sheet is not None:
