@@ -73,6 +73,7 @@ def make_tagger(
                     retriable = reason in ("not_found", "server_error")
                     rows.append((reason, "on purpose", retriable, *[None] * 7))
                     continue
+                place = place[max(0, place.find("/ok/")) :]  # the same in every temporary folder
                 digest = hashlib.sha256(content or (model + place).encode()).digest()
                 scores = [
                     digest[k] / 255 if label != without else digest[k] / 2550
