@@ -1,4 +1,4 @@
-"""Places: paths and URIs, and small texts written to them by whatever pyarrow can write."""
+"""Places: paths and URIs, and small files written to them by whatever pyarrow can write."""
 
 from __future__ import annotations
 
@@ -74,27 +74,40 @@ def write_text(uri: str, text: str) -> None:
     Raises:
         PipelineError: The place cannot be written.
     """
+    write_bytes(uri, text.encode())
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a small file: whole or not at all, as far as the storage can.
+
+    Args:
+        uri: A local path or a URI.
+        content: All of it.
+
+    Raises:
+        PipelineError: The place cannot be written.
+    """
     path = local_path(uri)
     try:
         if path is not None:
-            _write_local(path, text)
+            _write_local(path, content)
             return
         filesystem, place = fs.FileSystem.from_uri(_arrow_uri(uri))
         with filesystem.open_output_stream(place) as stream:
-            stream.write(text.encode())
+            stream.write(content)
     except (OSError, ArrowInvalid) as error:
         raise _unwritable(uri, error) from error
 
 
-def _write_local(path: Path, text: str) -> None:
+def _write_local(path: Path, content: bytes) -> None:
     """Beside the file first, then in its place: a reader sees the old or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+        dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as stream:
         temporary = Path(stream.name)
         try:
-            stream.write(text)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
             # A temporary file is its owner's only; this one is for whoever may read the folder.

@@ -1,7 +1,8 @@
 """The ledger of runs: every change of a run's state is one appended row of ``tagging_runs``.
 
 States: started -> staged | failed; staged -> publishing | held | failed; held -> publishing |
-discarded; publishing -> published. A failed run goes on where it was when it is started again.
+discarded; publishing -> published | discarded. A failed run goes on where it was when it is started
+again. Discarded while it published: abandoned, its tables put back to before it.
 
 ``run_seq`` orders runs by the log alone, not by the clock: it is the Delta version of the commit
 that wrote the run's first row, found by that commit's note and copied into every later row.
@@ -44,6 +45,8 @@ class Run:
         config: Resolved configuration without secrets, JSON.
         counts: Images by outcome, once known.
         timings: Seconds by step, once known.
+        table_versions: Versions of all tables: before the first change while it publishes, after
+            the last one when it is published; else empty.
         backfill_id: The backfill it is part of; None: none.
         audit: What the audit saw, JSON; None before it looked.
     """
@@ -60,6 +63,7 @@ class Run:
     config: str
     counts: Mapping[str, int] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
+    table_versions: Mapping[str, int] = field(default_factory=dict)
     backfill_id: str | None = None
     audit: str | None = None
 
@@ -94,6 +98,12 @@ class Ledger:
         """The runs of a backfill in their latest state, by run_seq."""
         latest = _latest(self._changes(F.col("backfill_id") == backfill_id).collect())
         return sorted((self._run(row) for row in latest.values()), key=lambda run: run.run_seq)
+
+    def latest_run_ids(self, count: int) -> list[str]:
+        """The runs that were started last, the latest first."""
+        started = self._tables.read(TAGGING_RUNS.name).where(F.col("change") == 1)
+        latest = started.orderBy(F.col("at").desc(), "run_id").limit(count)
+        return [row["run_id"] for row in latest.select("run_id").collect()]
 
     def start(
         self,
@@ -144,11 +154,10 @@ class Ledger:
             change=run.change + 1,
             counts=dict(counts if counts is not None else run.counts),
             timings=dict(timings if timings is not None else run.timings),
+            table_versions=dict(table_versions or {}),
             audit=audit if audit is not None else run.audit,
         )
-        self._append(
-            moved, run_seq=run.run_seq, at=at, table_versions=table_versions, detail=detail
-        )
+        self._append(moved, run_seq=run.run_seq, at=at, detail=detail)
         return moved
 
     def _append(
@@ -157,7 +166,6 @@ class Ledger:
         *,
         run_seq: int | None,
         at: datetime,
-        table_versions: Mapping[str, int] | None = None,
         detail: str | None = None,
     ) -> None:
         row = {
@@ -172,7 +180,7 @@ class Ledger:
             "counts": dict(run.counts),
             "model_version": run.model_version,
             "taxonomy_version": run.taxonomy_version,
-            "table_versions": dict(table_versions or {}),
+            "table_versions": dict(run.table_versions),
             "timings": dict(run.timings),
             "product_version": __version__,
             "detail": detail,
@@ -207,6 +215,7 @@ class Ledger:
             config=row["config"],
             counts=row["counts"] or {},
             timings=row["timings"] or {},
+            table_versions=row["table_versions"] or {},
             backfill_id=row["backfill_id"],
             audit=row["audit"],
         )

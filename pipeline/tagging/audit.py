@@ -47,7 +47,7 @@ class AuditFigures:
         tagged: Images with a result.
         failed: Images that failed.
         untagged: Images with a result, but without a tag; None: not counted, they are too few.
-        removed: Images to be deleted.
+        removed: Images that stand and are to be deleted.
         standing: Images of the feed that stand; None: not counted, none is removed.
         reference: What labels are compared with: ``standing`` tags of the same images, or the
             run_id of another run; None: nothing is there.

@@ -13,6 +13,9 @@ from pipeline.tagging.audit import AuditFigures, LabelFigures
 from pipeline.tagging.facts import staged_facts, unique_facts
 from pipeline.tagging.tags import tags_of
 
+_RESULTS = ("tagged", "reused", "rescored")
+_MOST_RUNS = 10  # earlier ones are hardly kept, and each is counted
+
 
 def measure_staged(
     tables: TableSet, ledger: Ledger, run: Run, *, source: str | None, min_images: int
@@ -29,8 +32,9 @@ def measure_staged(
     staged = unique_facts(staged_facts(tables, run))
     counted = {row["status"]: row["count"] for row in staged.groupBy("status").count().collect()}
     tagged, failed = counted.get("tagged", 0), counted.get("failed", 0)
-    removed = counted.get("deleted", 0)
-    standing = _count_standing(tables, source) if removed else None
+    removed, standing = 0, None
+    if counted.get("deleted", 0):
+        removed, standing = _count_removed(tables, staged, source)
     if tagged < min_images:
         return AuditFigures(tagged=tagged, failed=failed, removed=removed, standing=standing)
     results = staged.where(F.col("status") == "tagged")
@@ -39,7 +43,9 @@ def measure_staged(
         untagged = tagged - tags.select("image_id").distinct().count()
         reference = _Reference.of_standing(tables, results, tags)
         if reference.images < min_images:
-            reference = _Reference.of_last_run(tables, ledger, run, tags, tagged)
+            reference = _Reference.of_last_run(
+                tables, ledger, run, tags, tagged=tagged, min_images=min_images
+            )
         return AuditFigures(
             tagged=tagged,
             failed=failed,
@@ -53,9 +59,16 @@ def measure_staged(
         )
 
 
-def _count_standing(tables: TableSet, source: str | None) -> int:
+def _count_removed(tables: TableSet, staged: DataFrame, source: str | None) -> tuple[int, int]:
+    """Standing images that are to be deleted, and the feed's images that stand.
+
+    A manifest may name images as deleted that nobody has heard of.
+    """
     standing = tables.read(IMAGES.name).where(F.col("status").isin("tagged", "failed"))
-    return (standing if source is None else standing.where(F.col("source") == source)).count()
+    deleted = staged.where(F.col("status") == "deleted").select("image_id")
+    removed = standing.join(deleted, "image_id", "left_semi").count()
+    feed = standing if source is None else standing.where(F.col("source") == source)
+    return removed, feed.count()
 
 
 class _Reference:
@@ -104,15 +117,30 @@ class _Reference:
 
     @classmethod
     def of_last_run(
-        cls, tables: TableSet, ledger: Ledger, run: Run, tags: DataFrame, tagged: int
+        cls,
+        tables: TableSet,
+        ledger: Ledger,
+        run: Run,
+        tags: DataFrame,
+        *,
+        tagged: int,
+        min_images: int,
     ) -> _Reference:
-        """The tags the last published run of the same job staged, as far as they are kept."""
-        same = [one for one in ledger.in_state("published") if one.job == run.job]
-        for last in reversed(same):
+        """The tags the last published run of the same job staged, as far as they are kept.
+
+        Nights of a few images are passed over: nothing can be compared with them.
+        """
+        same = [
+            one
+            for one in ledger.in_state("published")
+            if one.job == run.job
+            and sum(one.counts.get(name, 0) for name in _RESULTS) >= min_images
+        ]
+        for last in reversed(same[-_MOST_RUNS:]):
             facts = staged_facts(tables, last).where(F.col("status") == "tagged")
             facts = unique_facts(facts)
             images = facts.count()
-            if images:
+            if images >= min_images:
                 return cls(
                     last.run_id,
                     tags_of(facts, tables.read(LABELS.name)),

@@ -31,6 +31,15 @@ _COUNTED_BY_ORIGIN = {"reused": "reused", "embedding": "rescored"}
 _TAG_VALUES = ("score", "source", "image_version", "model_version", "taxonomy_version")
 
 
+PUBLISHED_TABLES = (IMAGE_EMBEDDINGS, IMAGE_TAGS, IMAGES)
+"""What a publish changes, in this order."""
+
+
+def publish_note(run: Run) -> str:
+    """What the commits of a publish carry as their userMetadata."""
+    return f"mumic run {run.run_id} published"
+
+
 def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
     """Publish what a run staged.
 
@@ -46,7 +55,7 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
         return dict.fromkeys(_COUNTS, 0)
     if facts > images_named:
         staged = unique_facts(staged)
-    note = f"mumic run {run.run_id} published"
+    note = publish_note(run)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     with kept(decide_winners(staged, images)) as winners:
         outcomes = _count_outcomes(winners)

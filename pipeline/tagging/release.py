@@ -1,6 +1,7 @@
 """What becomes of a staged run: audited, then published, held or discarded; and roll-forward.
 
-States: staged -> publishing | held; held -> publishing | discarded; publishing -> published.
+States: staged -> publishing | held; held -> publishing | discarded; publishing -> published |
+discarded (:func:`pipeline.tagging.resolution.abandon_run`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from collections.abc import Callable
 from datetime import datetime
 
 from pipeline.config import AuditConfig
-from pipeline.errors import HeldByAudit, RunConflictError
+from pipeline.errors import HeldByAudit, RunConflictError, TablesError
 from pipeline.tables.lease import Lease
 from pipeline.tables.ledger import Ledger, Run, State
+from pipeline.tables.restore import notes_since
 from pipeline.tables.store import TableSet
 from pipeline.tagging.audit import Finding, as_json, from_json, judge
 from pipeline.tagging.audit_figures import measure_staged
-from pipeline.tagging.publish import publish_staged
+from pipeline.tagging.publish import PUBLISHED_TABLES, publish_note, publish_staged
 from pipeline.tagging.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -77,14 +79,22 @@ def publish_run(
     now: Clock,
     audit: str | None = None,
 ) -> Run:
-    """Publish a run that is staged or held, or whose publishing was cut off."""
-    if run.state != "publishing":
+    """Publish a run that is staged or held, or whose publishing was cut off.
+
+    Raises:
+        TablesError: The storage refuses, or what it staged is gone and cannot be finished.
+        LeaseError: The lease was lost.
+    """
+    was_cut_off = run.state == "publishing"
+    if not was_cut_off:
         # The versions before: abandon_run goes back to them.
         before = tables.versions()
         run = ledger.advance(run, "publishing", at=now(), audit=audit, table_versions=before)
     watch = Stopwatch()
     counts = publish_staged(tables, run, lease)
     watch.lap("publish")
+    if was_cut_off and not any(counts.values()):
+        _validate_untouched(tables, run)
     return ledger.advance(
         run,
         "published",
@@ -100,7 +110,16 @@ def roll_forward(tables: TableSet, ledger: Ledger, lease: Lease, *, now: Clock) 
     finished = {}
     for run in ledger.in_state("publishing"):
         log.warning("run %s was cut off while it published: finishing it", run.run_id)
-        finished[run.run_id] = publish_run(tables, ledger, run, lease, now=now)
+        try:
+            finished[run.run_id] = publish_run(tables, ledger, run, lease, now=now)
+        except Exception:
+            log.error(
+                "run %s could not be finished, and nothing is published before it is; if it never"
+                " can be: publish_run --run_id %s --action abandon",
+                run.run_id,
+                run.run_id,
+            )
+            raise
     return finished
 
 
@@ -126,4 +145,31 @@ def require_state(run: Run, *states: State) -> None:
             where=run.run_id,
             expected=" or ".join(states),
             got=run.state,
+            todo=_TODO.get(run.state),
         )
+
+
+_TODO: dict[State, str] = {
+    "started": "start its job again with this --run_id: it goes on where it was",
+    "failed": "start its job again with this --run_id: it goes on where it was",
+    "publishing": "finish it with --action publish, or put the tables back with --action abandon",
+    "held": "publish it with --action publish, or give it up with --action discard",
+    "discarded": "start its job again under another --run_id",
+}
+"""What can be done with a run in a state that does not fit."""
+
+
+def _validate_untouched(tables: TableSet, run: Run) -> None:
+    """Refuse to call a run published whose facts are gone after some tables took them in.
+
+    Raises:
+        TablesError: What to do.
+    """
+    for table in PUBLISHED_TABLES:
+        before = run.table_versions.get(table.name)
+        if before is not None and publish_note(run) in notes_since(tables, table.name, before):
+            raise TablesError(
+                "what the run staged is gone, and only some tables have it",
+                where=run.run_id,
+                todo=f"publish_run --run_id {run.run_id} --action abandon puts the tables back",
+            )

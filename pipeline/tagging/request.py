@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Callable
@@ -72,6 +73,16 @@ class RunRequest:
 
 def summarise(run: Run, request: RunRequest) -> Summary:
     """The summary of a run, the same whenever it is asked for."""
+    return _summary(run, slots=request.slots, device_hour=request.cost.device_hour)
+
+
+def summarise_recorded(run: Run) -> Summary:
+    """The summary of a run by itself: slots and price are those it was made with."""
+    device_hour = json.loads(run.config or "{}").get("cost", {}).get("device_hour", 0.0)
+    return _summary(run, slots=run.counts.get("slots", 0), device_hour=device_hour)
+
+
+def _summary(run: Run, *, slots: int, device_hour: float) -> Summary:
     counts, timings = run.counts, run.timings
     seconds, tag_s = sum(timings.values()), timings.get("tag", 0.0)
     summary = {
@@ -99,13 +110,17 @@ def summarise(run: Run, request: RunRequest) -> Summary:
         "taxonomy_version": run.taxonomy_version,
         "seconds": round(seconds, 1),
         "images_per_s": round(counts.get("scored", 0) / tag_s, 2) if tag_s else 0.0,
-        "cost": cost_of(seconds, request),
+        "cost": _cost(seconds, slots, device_hour),
     }
 
 
 def cost_of(seconds: float, request: RunRequest) -> float:
     """Price of all slots for that long, in the configuration's currency."""
-    return round(seconds / 3600 * request.slots * request.cost.device_hour, 4)
+    return _cost(seconds, request.slots, request.cost.device_hour)
+
+
+def _cost(seconds: float, slots: int, device_hour: float) -> float:
+    return round(seconds / 3600 * slots * device_hour, 4)
 
 
 def parse_as_of(text: str | None) -> datetime | None:

@@ -19,6 +19,13 @@ PUBLISHED = ("images", "image_tags", "image_embeddings")
 DAY_1 = datetime(2026, 3, 1, tzinfo=UTC)
 
 
+class HeldLease:
+    """A lease nobody else wants."""
+
+    def check(self) -> None:
+        """It is held."""
+
+
 class Catalogue:
     """A table set, its manifests and the fake that tags it."""
 

@@ -44,9 +44,23 @@ KNOWN = ("bed", "pool", "bathtub", "single", "double", "sauna")
 """Labels of the model; a taxonomy may use some of them."""
 
 
-def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXONOMY) -> Tagger:
-    """The fake as a run sees it; ``calls`` is where it notes the images it saw."""
+def make_tagger(
+    calls: Path,
+    *,
+    model: str = "fake-1",
+    taxonomy: Taxonomy = TAXONOMY,
+    without: str | None = None,
+) -> Tagger:
+    """The fake as a run sees it.
+
+    Args:
+        calls: Where it notes the images it saw.
+        model: Other names give other scores.
+        taxonomy: Its labels.
+        without: A label it has forgotten: another model, and all other scores the same.
+    """
     labels = [(task.id, label.id, KNOWN.index(label.id)) for task, label in taxonomy.labels]
+    forgotten = None if without is None else KNOWN.index(without)
     folder = str(calls)
 
     def tags_of(vector):
@@ -74,8 +88,11 @@ def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXO
                     retriable = reason in ("not_found", "server_error")
                     rows.append((reason, "on purpose", retriable, *[None] * 7))
                     continue
+                place = place[max(0, place.find("/ok/")) :]  # the same in every temporary folder
                 digest = hashlib.sha256(content or (model + place).encode()).digest()
                 vector = [byte / 255 for byte in digest[: len(KNOWN)]]
+                if forgotten is not None:
+                    vector[forgotten] /= 10
                 tags = tags_of(vector)
                 rows.append((None, None, None, digest.hex(), 40, 30, tags, None, None, vector))
             yield pd.DataFrame(rows, columns=OUTCOME.names, dtype=object)
@@ -85,8 +102,9 @@ def make_tagger(calls: Path, *, model: str = "fake-1", taxonomy: Taxonomy = TAXO
         for vectors in batches:
             yield pd.Series([tags_of(vector) for vector in vectors], dtype=object)
 
+    version = model if without is None else f"{model} without {without}"
     return Tagger(
-        tag=tag.asNondeterministic(), rescore=rescore, model_version=model, taxonomy=taxonomy
+        tag=tag.asNondeterministic(), rescore=rescore, model_version=version, taxonomy=taxonomy
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from fake_catalogue import HeldLease
 from fake_model import TAXONOMY
 from pyspark.sql import functions as F  # noqa: N812
 
@@ -26,7 +27,7 @@ from pipeline.config import (
 )
 from pipeline.errors import ConfigurationError, LeaseError, TablesError
 from pipeline.tables.labels import write_labels
-from pipeline.tables.lease import NoLease, hold_lease
+from pipeline.tables.lease import hold_lease
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.maintain import Maintenance
 from pipeline.tables.merge import merge_rows
@@ -158,7 +159,7 @@ def care(spark, tmp_path_factory) -> Care:
     """Tables with runs in every state, each with a fact of the image that will be erased."""
     care = Care(spark, tmp_path_factory.mktemp("care"))
     care.created = care.maintain(vacuum=False, optimize=False, retain=False)
-    write_labels(care.tables, TAXONOMY, NoLease())
+    write_labels(care.tables, TAXONOMY, HeldLease())
     care.append("tagging_runs", [row for run_id in RUNS for row in ledger_rows(run_id)])
     facts = [fact(run_id, image_id) for run_id in RUNS for image_id in (MARK, f"of {run_id}")]
     care.append("tagging_results", facts)
@@ -172,7 +173,7 @@ def care(spark, tmp_path_factory) -> Care:
     moved = (
         care.tables.read("images").where(F.col("image_id") == MARK).withColumn("width", F.lit(7))
     )
-    merge_rows(care.tables, IMAGES, moved, values=("width",), note="made", lease=NoLease())
+    merge_rows(care.tables, IMAGES, moved, values=("width",), note="made", lease=HeldLease())
     return care
 
 
@@ -263,7 +264,7 @@ def test_a_publish_that_was_cut_off_is_finished_before_the_erasure(care, erased)
 def test_what_is_staged_of_it_since_goes_when_its_run_is_published(care, erased):
     care.stage("staged", MARK)
     ledger = Ledger(care.tables)
-    run = publish_run(care.tables, ledger, ledger.find("staged"), NoLease(), now=lambda: NOW)
+    run = publish_run(care.tables, ledger, ledger.find("staged"), HeldLease(), now=lambda: NOW)
     assert (run.counts["tagged"], run.counts["superseded"]) == (1, 1)
     assert [r["image_id"] for r in care.rows("tagging_results") if r["run_id"] == "staged"] == [
         "of staged"
@@ -333,7 +334,7 @@ def test_an_id_that_is_allowed_again_may_come_back(care, maintained):
 
 def test_both_jobs_wait_for_who_publishes_and_name_him(care, erased):
     none = LeaseConfig(wait_s=0)
-    with hold_lease(care.tables.location, "run night-1", wait_s=0):
+    with hold_lease(care.tables, "run night-1", none):
         with pytest.raises(LeaseError, match="run night-1"):
             care.erase("of held", lease=none)
         with pytest.raises(LeaseError, match="run night-1"):

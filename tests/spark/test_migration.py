@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from fake_catalogue import HeldLease
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructField, StructType
 
@@ -64,18 +65,6 @@ ROWS: dict[str, dict[str, Any]] = {
     },
 }
 MIGRATED = (IMAGES, TAGGING_RESULTS, TAGGING_RUNS)
-
-
-class HeldLease:
-    """A lease that is lost after so many commits."""
-
-    def __init__(self, commits: int = 99) -> None:
-        self.commits = commits
-
-    def check(self) -> None:
-        if self.commits == 0:
-            raise LeaseError("lost on purpose")
-        self.commits -= 1
 
 
 def first_definition(definition: TableDefinition) -> TableDefinition:
