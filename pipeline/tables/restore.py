@@ -10,7 +10,8 @@ from pyspark.sql import functions as F  # noqa: N812
 from pipeline.errors import TablesError
 from pipeline.tables.lease import Lease
 from pipeline.tables.merge import commit_note
-from pipeline.tables.store import TableSet, storage_errors
+from pipeline.tables.storage_errors import storage_errors
+from pipeline.tables.store import TableSet
 
 
 def notes_since(tables: TableSet, name: str, version: int) -> list[str | None]:

@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 from fake_model import TAXONOMY, make_tagger
 
 from pipeline.config import ManifestConfig, TablesConfig
+from pipeline.errors import LeaseError
 from pipeline.tables.schemas import TABLES
 from pipeline.tagging.request import RunRequest
 from pipeline.tagging.run import run_tagging
@@ -20,10 +21,15 @@ DAY_1 = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class HeldLease:
-    """A lease nobody else wants."""
+    """A lease that is lost after so many commits."""
+
+    def __init__(self, commits: int = 99) -> None:
+        self.commits = commits
 
     def check(self) -> None:
-        """It is held."""
+        if self.commits == 0:
+            raise LeaseError("lost on purpose")
+        self.commits -= 1
 
 
 class Catalogue:
