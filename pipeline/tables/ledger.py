@@ -2,7 +2,7 @@
 
 States: started -> staged | failed; staged -> publishing | held | failed; held -> publishing |
 discarded; publishing -> published | discarded. A failed run goes on where it was when it is started
-again. Discarded while it published: abandoned, its tables put back to before it.
+again, as started. Discarded while it published: abandoned, its tables put back to before it.
 
 ``run_seq`` orders runs by the log alone, not by the clock: it is the Delta version of the commit
 that wrote the run's first row, found by that commit's note and copied into every later row.
