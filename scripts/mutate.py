@@ -1,0 +1,104 @@
+"""Take out the lines that keep promises, one by one, and see that a test fails each time.
+
+    .venv/bin/python scripts/mutate.py [--only unit] [--write]
+
+The mutants are in tests/mutants.yaml. Each is tried in a copy of the tree, with the one test that
+is named. Exits with 1 where a mutant survives that nobody explained. ``--only`` takes those whose
+test stands in tests/unit, tests/spark or tests/chaos; ``--write`` writes docs/promises.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MUTANTS = ROOT / "tests" / "mutants.yaml"
+DOCUMENT = ROOT / "docs" / "promises.md"
+COPIED = ("pipeline", "udfs", "jobs", "tests", "conf", "demo", "docs", "setup.cfg", "scripts")
+HEAD = """\
+# Promises and their tests
+
+Each promise of [architecture.md](architecture.md) has a test, and a line that keeps it.
+[scripts/mutate.py](../scripts/mutate.py) takes the line out (the mutants are in
+[tests/mutants.yaml](../tests/mutants.yaml)) and runs the test: it must fail. `killed`: it did.
+
+| promise | line in | test | mutant |
+|---|---|---|---|
+"""
+
+
+def read_mutants(only: str | None = None) -> list[dict[str, str]]:
+    """The mutants, those of one folder of tests where it is named."""
+    mutants = yaml.safe_load(MUTANTS.read_text(encoding="utf-8"))
+    return [one for one in mutants if only is None or one["test"].startswith(f"tests/{only}/")]
+
+
+def try_mutant(mutant: dict[str, str], tree: Path) -> bool:
+    """Whether the test fails without the line."""
+    source = tree / mutant["file"]
+    whole = source.read_text(encoding="utf-8")
+    if whole.count(mutant["line"]) != 1:
+        raise SystemExit(f"{mutant['file']} does not hold once: {mutant['line']!r}")
+    source.write_text(whole.replace(mutant["line"], mutant["instead"]), encoding="utf-8")
+    try:
+        return run_test(mutant["test"], tree) == 1  # pytest: tests were run, and some failed
+    finally:
+        source.write_text(whole, encoding="utf-8")
+
+
+def run_test(test: str, tree: Path) -> int:
+    """Exit code of pytest in the copied tree."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{test} cannot be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode
+
+
+def describe(mutant: dict[str, str], *, killed: bool) -> str:
+    """A row of the document."""
+    file, test = mutant["file"], mutant["test"]
+    path, _, name = test.partition("::")
+    fate = "killed" if killed else f"survives: {mutant.get('survives', 'nobody knows why')}"
+    cells = (mutant["promise"], f"[{Path(file).name}](../{file})", f"[{name or path}](../{path})")
+    return f"| {' | '.join(cells)} | {fate} |\n"
+
+
+def main() -> int:
+    """Try the mutants; the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", choices=("unit", "spark", "chaos"))
+    parser.add_argument("--write", action="store_true", help="write docs/promises.md")
+    options = parser.parse_args()
+    rows, unexplained = [], 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
+        tree = Path(temporary)
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, tree / name)
+        for mutant in read_mutants(options.only):
+            began = time.monotonic()
+            killed = try_mutant(mutant, tree)
+            unexplained += not killed and "survives" not in mutant
+            fate = "killed" if killed else "SURVIVES"
+            print(f"{fate:9}{time.monotonic() - began:6.0f} s  {mutant['promise']}", flush=True)
+            rows.append(describe(mutant, killed=killed))
+    if options.write:
+        DOCUMENT.write_text(HEAD + "".join(rows), encoding="utf-8")
+    return 1 if unexplained else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
