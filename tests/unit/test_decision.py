@@ -91,10 +91,13 @@ def test_any_order_of_publishing_ends_equal(facts, random):
 def test_publishing_a_fact_twice_changes_nothing(facts):
     row = None
     for staged in facts:
-        row = decide(row, staged).row
+        first = decide(row, staged)
+        row = first.row
         again = decide(row, staged)
         assert again.row == row
         assert again.tags == "keep"
+        if first.verdict in ("replace", "result", "failure"):
+            assert again.verdict == "own"  # and not superseded by itself
 
 
 @settings(max_examples=300, deadline=None)
@@ -234,6 +237,12 @@ def test_a_failure_that_no_retry_can_help_waits_until_forced():
     wanted = Wanted(image_version="a", as_of=day(300))
     assert choose(publish(broken), wanted, retry=RETRY) == "wait"
     assert choose(publish(broken), wanted, retry=RETRY, force=True) == "tag"
+
+
+def test_a_result_with_a_failure_noted_beside_it_is_left_to_backfills():
+    noted = publish(fact("tagged", "a", 1, 1), fact("failed", "a", 1, 2))
+    wanted = Wanted(image_version="a", as_of=day(300))
+    assert choose(noted, wanted, retry=RETRY) == "skip"
 
 
 def test_an_image_never_seen_is_tagged_deleted_or_contradicted():
