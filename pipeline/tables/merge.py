@@ -28,6 +28,7 @@ def merge_rows(
     values: tuple[str, ...],
     note: str,
     lease: Lease,
+    all_new: bool = False,
 ) -> None:
     """MERGE by the table's key; rows whose values stay the same are not written.
 
@@ -39,6 +40,8 @@ def merge_rows(
         values: Columns whose change is a change.
         note: Kept as the commit's userMetadata.
         lease: Of the table set; checked straight before the commit.
+        all_new: No row of these keys stands, but for those that the same publish wrote before it
+            was cut off. Then a MERGE that only inserts does, which costs a third.
     """
     if "gone" not in source.columns:
         source = source.withColumn("gone", F.lit(False))
@@ -49,14 +52,10 @@ def merge_rows(
         commit_note(tables.spark, note),
         storage_errors(f"merging into {tables.place(table.name)}"),
     ):
-        merge = (
-            tables.delta(table.name)
-            .alias("t")
-            .merge(source.alias("s"), same_key)
-            .whenMatchedDelete("s.gone")
-            .whenMatchedUpdate(f"NOT ({same})", row)
-            .whenNotMatchedInsert("NOT s.gone", row)
-        )
+        merge = tables.delta(table.name).alias("t").merge(source.alias("s"), same_key)
+        if not all_new:
+            merge = merge.whenMatchedDelete("s.gone").whenMatchedUpdate(f"NOT ({same})", row)
+        merge = merge.whenNotMatchedInsert("NOT s.gone", row)
         lease.check()
         merge.execute()
 

@@ -7,6 +7,8 @@ nothing. Needs nothing but the tables: thresholds come from the table ``labels``
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F  # noqa: N812
 
@@ -20,6 +22,7 @@ from pipeline.tables.schemas import (
     IMAGES,
     LABELS,
     TAGGING_RESULTS,
+    TableDefinition,
 )
 from pipeline.tables.store import TableSet
 from pipeline.tagging.facts import staged_facts, unique_facts
@@ -62,13 +65,16 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
         with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
             tags_published = new_tags.count()
             changes = [outcome for outcome in outcomes if outcome["tags_effect"] != "keep"]
+            # Of images without a row nothing stands: roll-forward comes before every publish.
+            known = any(outcome["known"] for outcome in changes)
+            merge = Merge(tables=tables, note=note, lease=lease, all_new=not known)
             if any(outcome["staged_origin"] != "embedding" for outcome in changes):
-                _merge_embeddings(tables, staged, winners, note=note, lease=lease)
+                _merge_embeddings(merge, staged, winners)
             if changes:
-                known = any(outcome["known"] for outcome in changes)
-                _merge_tags(tables, new_tags, winners, known=known, note=note, lease=lease)
+                _merge_tags(merge, new_tags, winners)
         if any(outcome["verdict"] in CHANGING for outcome in outcomes):
-            _merge_images(tables, winners, note=note, lease=lease)
+            known = any(outcome["known"] for outcome in outcomes)
+            _merge_images(replace(merge, all_new=not known), winners)
         if any(outcome["status"] == "erased" for outcome in outcomes):
             _drop_erased(tables, run.run_id, winners, note=note, lease=lease)
     return {**_summed(outcomes), "tags_published": tags_published}
@@ -116,9 +122,36 @@ def _summed(outcomes: list[Row]) -> dict[str, int]:
     return counts
 
 
-def _merge_embeddings(
-    tables: TableSet, staged: DataFrame, winners: DataFrame, *, note: str, lease: Lease
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """How a publish merges into its tables.
+
+    Attributes:
+        tables: The table set.
+        note: Of its commits.
+        lease: Of the table set.
+        all_new: No image it changes has a row.
+    """
+
+    tables: TableSet
+    note: str
+    lease: Lease
+    all_new: bool
+
+    def into(self, table: TableDefinition, source: DataFrame, *, values: tuple[str, ...]) -> None:
+        """MERGE; see :func:`pipeline.tables.merge.merge_rows`."""
+        merge_rows(
+            self.tables,
+            table,
+            source,
+            values=values,
+            note=self.note,
+            lease=self.lease,
+            all_new=self.all_new,
+        )
+
+
+def _merge_embeddings(merge: Merge, staged: DataFrame, winners: DataFrame) -> None:
     # What was scored again wins only while the embedding it was made from stands.
     looked = (F.col("tags_effect") != "keep") & (F.col("staged_origin") != "embedding")
     effects = winners.where(looked).select("image_id", "tags_effect", "known")
@@ -132,25 +165,17 @@ def _merge_embeddings(
         .drop("tags_effect", "known")
     )
     values = ("image_version", "model_version", "embedding")
-    merge_rows(tables, IMAGE_EMBEDDINGS, source, values=values, note=note, lease=lease)
+    merge.into(IMAGE_EMBEDDINGS, source, values=values)
 
 
-def _merge_tags(
-    tables: TableSet,
-    new_tags: DataFrame,
-    winners: DataFrame,
-    *,
-    known: bool,
-    note: str,
-    lease: Lease,
-) -> None:
+def _merge_tags(merge: Merge, new_tags: DataFrame, winners: DataFrame) -> None:
     """New tags, and delete markers for stale ones: there are none where no image is known."""
     new = new_tags.where(F.col("verdict") != "own").drop("verdict")
     source = new.withColumn("gone", F.lit(False))
-    if known:
-        stale = _stale_tags(tables, new, winners)
+    if not merge.all_new:
+        stale = _stale_tags(merge.tables, new, winners)
         source = source.unionByName(stale.withColumn("gone", F.lit(True)))
-    merge_rows(tables, IMAGE_TAGS, source, values=_TAG_VALUES, note=note, lease=lease)
+    merge.into(IMAGE_TAGS, source, values=_TAG_VALUES)
 
 
 def _stale_tags(tables: TableSet, new: DataFrame, winners: DataFrame) -> DataFrame:
@@ -162,12 +187,12 @@ def _stale_tags(tables: TableSet, new: DataFrame, winners: DataFrame) -> DataFra
     )
 
 
-def _merge_images(tables: TableSet, winners: DataFrame, *, note: str, lease: Lease) -> None:
+def _merge_images(merge: Merge, winners: DataFrame) -> None:
     names = IMAGES.columns.names
     source = winners.where(F.col("verdict").isin(*CHANGING)).select(
         *names, F.lit(False).alias("gone")
     )
-    merge_rows(tables, IMAGES, source, values=tuple(names), note=note, lease=lease)
+    merge.into(IMAGES, source, values=tuple(names))
 
 
 def _drop_erased(
