@@ -160,9 +160,9 @@ def test_scoring_again_asserts_and_looks_at_nothing(rescored):
 
 @pytest.fixture(scope="module")
 def moved(rescored) -> Catalogue:
-    """Another model: killed in its second run, stopped by its window, then brought to its end."""
+    """Another model: stopped by its window, killed in its second run, then brought to its end."""
     opens = datetime(2026, 3, 9, 22, tzinfo=UTC)
-    clock = iter([opens] * 4 + [opens + timedelta(hours=9)] * 99)
+    clock = iter([opens] * 3 + [opens + timedelta(hours=9)] * 99)
     window = PaceConfig(window="22:00-06:00")
     rescored.paused = backfill(
         rescored, "model-2", model="fake-2", pace=window, now=lambda: next(clock)
