@@ -17,9 +17,14 @@ import pytest
 
 from demo.nights import FEW_ROWS
 from demo.verify import read_rows, verify_run
+from pipeline.config import DecodeConfig, FetchConfig, ModelConfig
+from pipeline.images.loader import ImageRequest
 from pipeline.models.bundle import read_bundle, write_with_taxonomy
 from pipeline.synthetic import draw_scene, seeded
 from pipeline.taxonomy import parse_taxonomy
+from udfs.functions import publishable_tags
+from udfs.settings import read_settings
+from udfs.worker import load_engine
 
 ROOT = Path(__file__).parents[2]
 OTHER = parse_taxonomy(
@@ -95,6 +100,24 @@ class Place:
         }
 
 
+def assert_as_tagged_afresh(place: Place, manifest: Path, bundle: Path, keys: list[str]) -> None:
+    """Published tags are those the model gives when it looks at the photos, without Spark."""
+    settings, info = read_settings(ModelConfig(uri=str(bundle)), FetchConfig(), DecodeConfig())
+    rows = pq.read_table(manifest).to_pylist()
+    requests = [ImageRequest(row["image_id"], row["uri"], None, None) for row in rows]
+    outcomes = {one.key: one for one in load_engine(settings, "cpu").run(iter(requests))}
+    tags: dict[str, dict[tuple[str, str], float]] = {key: {} for key in keys}
+    for row in read_rows(place.tables, "image_tags"):
+        if row["image_id"] in tags:
+            tags[row["image_id"]][row["task"], row["label"]] = row["score"]
+    for key in keys:
+        expected = publishable_tags(outcomes[key], info.taxonomy.labels) or []
+        assert tags[key] == {
+            (tag["task"], tag["label"]): pytest.approx(tag["score"], abs=1e-5) for tag in expected
+        }
+    assert any(tags.values())
+
+
 @pytest.mark.timeout(1800)
 def test_a_night_and_a_backfill_beside_each_other_and_a_killed_publish(
     tiny_bundle: Path, tmp_path: Path
@@ -134,6 +157,8 @@ def test_a_night_and_a_backfill_beside_each_other_and_a_killed_publish(
         if number < 8:
             assert row["taxonomy_version"] == OTHER.version
     assert verify_run(place.tables, second, "night-2").broken == ()
+    assert told_backfill["rescored"] >= 8
+    assert_as_tagged_afresh(place, first, target.path, [f"photo-{number}" for number in range(8)])
 
     # A stale manifest, published late, replaces nothing newer.
     stale = place.end(night(3, first, day=1))
