@@ -20,7 +20,7 @@ def notes_since(tables: TableSet, name: str, version: int) -> list[str | None]:
     Raises:
         TablesError: The table's log does not tell all of them any more.
     """
-    with storage_errors(f"reading the history of {tables.path(name)}"):
+    with storage_errors(f"reading the history of {tables.place(name)}"):
         count = tables.version(name) - version
         if count <= 0:
             return []
@@ -29,7 +29,7 @@ def notes_since(tables: TableSet, name: str, version: int) -> list[str | None]:
     if len(rows) < count:
         raise TablesError(
             "the table's log does not tell any more what changed it",
-            where=f"{tables.path(name)}, since version {version}",
+            where=f"{tables.place(name)}, since version {version}",
             expected=f"{count} commits",
             got=len(rows),
             todo="look at the table itself; it cannot be put back by us",
@@ -54,7 +54,7 @@ def validate_undoable(tables: TableSet, name: str, version: int, *, own: Collect
         if note not in own:
             raise TablesError(
                 "the table was changed by another job since: going back would undo that as well",
-                where=f"{tables.path(name)}, version {version + place}",
+                where=f"{tables.place(name)}, version {version + place}",
                 got=note or "a commit without a note",
                 todo="mend what keeps the run from being finished, then publish_run --action"
                 " publish; or, if that change may be lost, RESTORE TABLE ... TO VERSION AS OF"
@@ -83,7 +83,7 @@ def restore_table(tables: TableSet, name: str, version: int, *, note: str, lease
         return False
     with (
         commit_note(tables.spark, note),
-        storage_errors(f"putting back {tables.path(name)}"),
+        storage_errors(f"putting back {tables.place(name)}"),
     ):
         lease.check()
         try:
@@ -91,7 +91,7 @@ def restore_table(tables: TableSet, name: str, version: int, *, note: str, lease
         except IllegalArgumentException as error:  # how Delta tells that files were vacuumed
             raise TablesError(
                 "the table cannot be put back",
-                where=f"{tables.path(name)}, version {version}",
+                where=f"{tables.place(name)}, version {version}",
                 got=str(error).splitlines()[0],
                 todo="mend what keeps the run from being finished, then publish_run --action"
                 " publish",

@@ -235,7 +235,11 @@ TAGGING_RUNS = TableDefinition(
             _column("counts", MapType(_STRING, _LONG), "images by outcome"),
             _MODEL,
             _TAXONOMY,
-            _column("table_versions", MapType(_STRING, _LONG), "tables after publishing"),
+            _column(
+                "table_versions",
+                MapType(_STRING, _LONG),
+                "tables after publishing; while publishing: before it",
+            ),
             _column("timings", MapType(_STRING, DoubleType()), "seconds by step"),
             _column("product_version", _STRING, "version of this software", required=True),
             _column("detail", _STRING, "why a run failed"),

@@ -44,7 +44,7 @@ def find_run(tables: TableSet, run_id: str) -> Run:
         raise TablesError(
             "there are no tables of runs",
             where=tables.home,
-            todo="check --tables.location, or run tag_nightly first",
+            todo="check --tables.location or --tables.schema, or run tag_nightly first",
         )
     ledger = Ledger(tables)
     run = ledger.find(run_id)

@@ -25,7 +25,7 @@ from pipeline.tables.schemas import IMAGES
 from pipeline.tagging.catalogue import Catalogue, leased, open_catalogue
 from pipeline.tagging.facts import Tagger
 from pipeline.tagging.planning import Moment, count_plan
-from pipeline.tagging.release import audit_run, held, publish_run, roll_forward
+from pipeline.tagging.release import audit_run, held, publish_run, require_state, roll_forward
 from pipeline.tagging.request import RunRequest, Summary, summarise
 from pipeline.tagging.selection import ACTIVE
 from pipeline.tagging.stage import Pace, Progress, stage_plan, validate_floor
@@ -125,10 +125,11 @@ def execute_run(
         if run.state == "held":
             raise held(run, summarise(run, request))
         with leased(tables, request) as lease:
-            finished = roll_forward(tables, ledger, lease, now=request.now)
-            run = finished.get(run.run_id) or publish_run(
-                tables, ledger, run, lease, now=request.now, audit=seen
-            )
+            roll_forward(tables, ledger, lease, now=request.now)
+            run = ledger.find(run.run_id) or run  # others may have decided about it meanwhile
+            if run.state != "published":
+                require_state(run, "staged")
+                run = publish_run(tables, ledger, run, lease, now=request.now, audit=seen)
     except Exception as error:
         _note_failure(ledger, run.run_id, error, now=request.now)
         raise
