@@ -116,7 +116,7 @@ def validate_complete(tables: TableSet) -> None:
             "tables are missing",
             where=tables.home,
             got=f"no {', '.join(sorted(missing))}",
-            todo="check --tables.location or --tables.schema, or run maintain_tables, which creates them",
+            todo="check where the tables are, or run maintain_tables, which creates them",
         )
 
 
