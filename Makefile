@@ -19,7 +19,7 @@ unexport SPARK_HOME
 # Spark's classes as setup archived them: every JVM starts ten seconds sooner.
 export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) -XX:SharedArchiveFile=$(VENV)/spark-classes.jsa
 
-.PHONY: help setup demo test test-spark test-others test-unit test-chaos lint format build lock clean
+.PHONY: help setup demo test test-spark test-state test-unit test-chaos lint format build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,15 +31,15 @@ demo: setup ## Draw a catalogue, train a small model, tag three nights of it, qu
 	$(PY) demo/run.py
 
 test: setup ## Run the tests, in two processes side by side; each prints when it ends
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync test-spark test-others
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync test-spark test-state
 
 # 5 is pytest's answer where ARGS selects nothing of a half.
 PYTEST_HALF = OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 $(ARGS)
-test-spark: setup ## Run the half of the tests that share one Spark session
-	$(PYTEST_HALF) tests/spark || [ $$? -eq 5 ]
+test-spark: setup ## Run the half of the tests with the nights of a catalogue, and those without Spark
+	$(PYTEST_HALF) tests/spark tests/unit || [ $$? -eq 5 ]
 
-test-others: setup ## Run the other half; gives way to the first, which takes longer
-	nice -n 5 env $(PYTEST_HALF) tests/jobs tests/unit || [ $$? -eq 5 ]
+test-state: setup ## Run the other half: what stands between nights, and whole jobs
+	$(PYTEST_HALF) tests/state tests/jobs || [ $$? -eq 5 ]
 
 test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not part of test
 	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 $(ARGS) tests/chaos

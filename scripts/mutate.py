@@ -4,7 +4,7 @@
 
 The mutants are in tests/mutants.yaml. Each is tried in a copy of the tree, with the one test that
 is named. Exits with 1 where a mutant survives that nobody explained. ``--only`` takes those whose
-test stands in tests/unit, tests/spark or tests/chaos; ``--write`` writes docs/promises.md.
+test stands in one folder of tests; ``--write`` writes docs/promises.md.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def describe(mutant: dict[str, str], *, killed: bool) -> str:
 def main() -> int:
     """Try the mutants; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=("unit", "spark", "chaos"))
+    parser.add_argument("--only", choices=("unit", "spark", "state", "chaos"))
     parser.add_argument("--write", action="store_true", help="write docs/promises.md")
     options = parser.parse_args()
     rows, unexplained = [], 0

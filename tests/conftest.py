@@ -37,7 +37,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
 
     # Where Spark's workers find the process they are forked from.
-    os.environ["PYTHONPATH"] = str(ROOT / "tests" / "spark")
+    os.environ["PYTHONPATH"] = str(ROOT / "tests" / "fakes")
 
     from delta import configure_spark_with_delta_pip
     from pyspark.sql import SparkSession
