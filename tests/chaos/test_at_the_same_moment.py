@@ -69,15 +69,16 @@ class Place:
             f"--tables.location={self.tables}",
             *arguments,
         ]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("a"),
-            text=True,
-            start_new_session=True,
-        )
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**os.environ, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
 
     def end(self, job: subprocess.Popen[str]) -> dict[str, Any]:
         try:
@@ -176,7 +177,7 @@ def test_a_night_and_a_backfill_beside_each_other_and_a_killed_publish(
         assert time.monotonic() < deadline, "it never came to publish"
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     assert place.states("night-4") == {"started", "staged", "publishing"}
     last = place.manifest("fifth", range(20, 22))
     assert place.end(night(5, last, day=5))["tagged"] == 2
