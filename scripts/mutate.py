@@ -30,7 +30,7 @@ HEAD = """\
 Each promise of [architecture.md](architecture.md) has a test, and a line that keeps it.
 [scripts/mutate.py](../scripts/mutate.py) takes the line out (the mutants are in
 [tests/mutants.yaml](../tests/mutants.yaml)) and runs the test: it must fail. `killed`: it did.
-`not tried`: the document was written from a run of `--only` other tests.
+`not tried`: the run that wrote this document left it out.
 
 | promise | line in | test | mutant |
 |---|---|---|---|
