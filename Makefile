@@ -34,7 +34,7 @@ test: setup ## Run the tests, in two processes side by side; each prints when it
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync test-spark test-state
 
 # 5 is pytest's answer where ARGS selects nothing of a half.
-PYTEST_HALF = OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 $(ARGS)
+PYTEST_HALF = OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m "not chaos" $(ARGS)
 test-spark: setup ## Run the half of the tests with the nights of a catalogue, and those without Spark
 	$(PYTEST_HALF) tests/spark tests/unit || [ $$? -eq 5 ]
 
@@ -42,7 +42,7 @@ test-state: setup ## Run the other half: what stands between nights, and whole j
 	$(PYTEST_HALF) tests/state tests/jobs || [ $$? -eq 5 ]
 
 test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not part of test
-	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 $(ARGS) tests/chaos
+	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m chaos $(ARGS) tests/chaos tests/state
 
 test-unit: setup ## Run the tests that need no Java, in seconds
 	$(PY) -m pytest tests/unit --durations=3 $(ARGS)

@@ -172,6 +172,13 @@ def gpu() -> str | None:
     return found.stdout.strip() or None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What stands in ``tests/chaos`` is chaos."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "chaos"):
+            item.add_marker("chaos")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked ``gpu`` where there is none; ``-ra`` shows the reason."""
     if item.get_closest_marker("gpu") and gpu() is None:

@@ -252,6 +252,7 @@ def test_an_unknown_run_and_tables_that_are_not_there_are_named(catalogue, tmp_p
     assert "there are no tables of runs" in capsys.readouterr().err
 
 
+@pytest.mark.chaos
 def test_a_run_published_by_hand_equals_one_that_was_not_held(abandoned, held, capsys):
     assert held.main("night-2", "--action", "publish") == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -311,6 +312,7 @@ def abandoned(catalogue, tmp_path_factory) -> Catalogue:
     return torn
 
 
+@pytest.mark.chaos
 def test_an_abandoned_run_leaves_the_tables_as_before_it(catalogue, abandoned):
     told, seen = abandoned.told, abandoned.seen
     state, torn = seen["torn"]
@@ -340,12 +342,14 @@ def test_an_abandoned_run_leaves_the_tables_as_before_it(catalogue, abandoned):
     assert "under another --run_id" in told["gone"][2]
 
 
+@pytest.mark.chaos
 def test_the_run_after_an_abandoned_one_goes_on_and_takes_nothing_of_it(abandoned):
     summary = abandoned.summary
     assert (summary["state"], summary["tagged"], summary["reused"]) == ("published", N_IMAGES, 0)
     assert set(calls_of(abandoned.calls).values()) == {1}
 
 
+@pytest.mark.chaos
 def test_a_change_by_another_job_is_not_undone(held, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         publish_up_to(IMAGE_TAGS, held, patched)
