@@ -9,16 +9,20 @@ from dataclasses import fields, is_dataclass
 from pipeline.config import (
     AuditConfig,
     BackfillCatalogConfig,
+    CalibrationConfig,
     CostConfig,
     DecodeConfig,
     EraseImagesConfig,
     FetchConfig,
+    FiguresConfig,
+    LabelErrorsConfig,
     LeaseConfig,
     MaintainTablesConfig,
     ModelConfig,
     PaceConfig,
     PublishRunConfig,
     QueryTagsConfig,
+    ReportConfig,
     RetryConfig,
     StageConfig,
     TagNightlyConfig,
@@ -65,6 +69,22 @@ RANGES: dict[type, dict[str, Range]] = {
     QueryTagsConfig: {"max_rows": _COUNT},
     MaintainTablesConfig: {"keep_facts_days": _AMOUNT, "retention_h": _AMOUNT},
     EraseImagesConfig: {"retention_h": _AMOUNT},
+    FiguresConfig: {
+        "majority_positives": _COUNT,
+        "precision": _SHARE,
+        "calibration_bins": _COUNT,
+        "resamples": _AMOUNT,
+        "confidence": _SHARE,
+        "seed": _AMOUNT,
+    },
+    CalibrationConfig: {"precision": _SHARE, "prior_positives": _AMOUNT},
+    LabelErrorsConfig: {"folds": (2, math.inf), "max_rows": _COUNT, "seed": _AMOUNT},
+    ReportConfig: {
+        "mistakes": _AMOUNT,
+        "label_errors": _AMOUNT,
+        "pairs": _AMOUNT,
+        "thumbnail_pixels": (16, 1024),
+    },
 }
 """Least and most of each number, both allowed. A training checks its own."""
 

@@ -4,6 +4,13 @@ The command line, the YAML files, ``--help`` and the errors for unknown keys are
 dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment.
 """
 
+from pipeline.config.evaluation import (
+    CalibrationConfig,
+    EvaluateModelConfig,
+    FiguresConfig,
+    LabelErrorsConfig,
+    ReportConfig,
+)
 from pipeline.config.sections import (
     AuditConfig,
     ColumnsConfig,
@@ -40,12 +47,16 @@ from pipeline.config.training import (
 __all__ = [
     "AuditConfig",
     "BackfillCatalogConfig",
+    "CalibrationConfig",
     "ColumnsConfig",
     "CostConfig",
     "DecodeConfig",
     "Device",
     "EraseImagesConfig",
+    "EvaluateModelConfig",
     "FetchConfig",
+    "FiguresConfig",
+    "LabelErrorsConfig",
     "LabelledManifestConfig",
     "LeaseConfig",
     "LogConfig",
@@ -58,6 +69,7 @@ __all__ = [
     "Precision",
     "PublishRunConfig",
     "QueryTagsConfig",
+    "ReportConfig",
     "RetryConfig",
     "StageConfig",
     "TablesConfig",

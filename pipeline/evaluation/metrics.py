@@ -1,4 +1,4 @@
-"""How good scores are: global average precision, macro mean average precision, label frequencies.
+"""How well scores rank: GAP, macro and micro mean average precision, recall at a precision.
 
 Everything is numpy in float64 and knows nothing of models. Scores may be on any monotonous scale
 (probabilities, logits, cosines), targets are 0 or 1, and pairs nobody checked can be left out with
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from pipeline.evaluation.operating_points import Bools, Floats, find_operating_points
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,14 @@ class MacroMap:
     """Mean of the labels' average precisions.
 
     Attributes:
-        value: Mean over the labels with a positive; NaN where no label has one.
-        labels_without_positive: Labels left out of the mean because no image has them.
+        value: Mean over the labels with enough positives; NaN where no label has them.
+        labels_without_positive: Labels that no image has; never part of the mean.
+        labels: Labels in the mean.
     """
 
     value: float
     labels_without_positive: int
+    labels: int
 
 
 @dataclass(frozen=True)
@@ -170,24 +171,100 @@ def average_precisions(
 
 
 def macro_map(
-    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+    scores: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    known: npt.ArrayLike | None = None,
+    *,
+    min_positives: int = 1,
 ) -> MacroMap:
-    """Mean of the labels' average precisions over the labels with a positive.
+    """Mean of the labels' average precisions over the labels with enough positives.
+
+    The MuMIC paper states it over its 32 majority classes; from how many positives on a class is
+    one of the majority is ours.
+
+    Args:
+        scores: [N, L], finite.
+        targets: [N, L] of 0 and 1.
+        known: [N, L] bool; pairs that are False count nowhere.
+        min_positives: Known positives from which on a label counts, at least 1.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    by_label = average_precisions(scores, targets, known)
+    positives = count_positives(targets, known)
+    counts = positives >= max(1, min_positives)
+    return MacroMap(
+        value=float(by_label[counts].mean()) if counts.any() else math.nan,
+        labels_without_positive=int(np.count_nonzero(positives == 0)),
+        labels=int(np.count_nonzero(counts)),
+    )
+
+
+def micro_map(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> float:
+    """Average precision of all pairs pooled; equal scores share a threshold.
+
+    Equals ``gap`` over all labels where no two scores are equal.
 
     Args:
         scores: [N, L], finite.
         targets: [N, L] of 0 and 1.
         known: [N, L] bool; pairs that are False count nowhere.
 
+    Returns:
+        Between 0 and 1; NaN where the set has no positive.
+
     Raises:
         ValueError: Shapes differ, or a value is not what is said above.
     """
-    by_label = average_precisions(scores, targets, known)
-    defined = ~np.isnan(by_label)
-    return MacroMap(
-        value=float(by_label[defined].mean()) if defined.any() else math.nan,
-        labels_without_positive=int(np.count_nonzero(~defined)),
-    )
+    values, positive, counted = _checked(scores, targets, known)
+    return _average_precision(values[counted], positive[counted])
+
+
+def recalls_at_precision(
+    scores: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    precision: float,
+    known: npt.ArrayLike | None = None,
+) -> Floats:
+    """Largest recall of each label at a threshold of at least this precision, [L].
+
+    0 where no threshold reaches it, NaN for labels without a positive.
+
+    Args:
+        scores: [N, L], finite.
+        targets: [N, L] of 0 and 1.
+        precision: 0 to 1.
+        known: [N, L] bool; pairs that are False count nowhere.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    values, positive, counted = _checked(scores, targets, known)
+    found = np.full(values.shape[1], math.nan)
+    for c in range(values.shape[1]):
+        points = find_operating_points(values[counted[:, c], c], positive[counted[:, c], c])
+        if points.positives:
+            found[c] = float(points.recall[points.precision >= precision].max(initial=0.0))
+    return found
+
+
+def count_positives(
+    targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> npt.NDArray[np.int64]:
+    """Known positives of every label, [L].
+
+    Args:
+        targets: [N, L] of 0 and 1.
+        known: [N, L] bool; pairs that are False count nowhere.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    _, positive, counted = _checked(np.zeros_like(np.asarray(targets, np.float64)), targets, known)
+    return np.asarray((positive & counted).sum(axis=0), np.int64)
 
 
 def label_frequencies(targets: npt.ArrayLike, known: npt.ArrayLike | None = None) -> Floats:
@@ -208,15 +285,11 @@ def label_frequencies(targets: npt.ArrayLike, known: npt.ArrayLike | None = None
 
 
 def _average_precision(scores: Floats, positive: Bools) -> float:
-    positives = int(np.count_nonzero(positive))
-    if positives == 0:
+    points = find_operating_points(scores, positive)
+    if points.positives == 0:
         return math.nan
-    order = np.argsort(-scores, kind="stable")
-    # The last rank of every run of equal scores is a threshold.
-    thresholds = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    hits = np.cumsum(positive[order], dtype=np.float64)[thresholds]
-    precision = hits / (thresholds + 1.0)
-    return float(np.sum(precision * np.diff(hits, prepend=0.0)) / positives)
+    gains = np.diff(points.hits, prepend=0.0)
+    return float(np.sum(points.precision * gains) / points.positives)
 
 
 def _checked(

@@ -1,0 +1,121 @@
+"""What the job that evaluates models is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.config.sections import DecodeConfig, FetchConfig, LogConfig, ModelConfig
+from pipeline.config.training import LabelledManifestConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiguresConfig:
+    """What is measured.
+
+    Attributes:
+        majority_positives: Positives in the evaluated split from which on a label is one of the
+            majority labels.
+        precision: Recall is told at a threshold of this precision.
+        calibration_bins: Bins of equal mass of the calibration error.
+        resamples: Bootstrap resamples of the images.
+        confidence: Share of the resamples within an interval.
+        seed: Of the resamples.
+    """
+
+    majority_positives: int = 50
+    precision: float = 0.9
+    calibration_bins: int = 15
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """How thresholds are chosen, on the validation images alone.
+
+    Attributes:
+        goal: ``precision``: most recall at the precision. ``f1``: best F1.
+        precision: What a label's tags should reach, for the goal ``precision``.
+        prior_positives: A label with so many positives trusts its own validation images half, and
+            the curve pooled over labels half. 0: its own alone.
+    """
+
+    goal: Literal["precision", "f1"] = "precision"
+    precision: float = 0.9
+    prior_positives: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelErrorsConfig:
+    """The table of probably wrong labels.
+
+    Attributes:
+        splits: Whose labels are looked at; embeddings of all of them are made. Empty: no table.
+        folds: Parts of the cross-validation.
+        max_rows: Rows of the table at most.
+        seed: Of the folds.
+    """
+
+    splits: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation")
+    folds: int = 5
+    max_rows: int = 100_000
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What the report shows.
+
+    Attributes:
+        mistakes: Worst mistakes shown with pictures.
+        label_errors: Probable label errors shown with pictures.
+        pairs: Pairs of labels in the tables of confusions and of labels that stand together.
+        thumbnail_pixels: Longer side of a picture.
+    """
+
+    mistakes: int = 36
+    label_errors: int = 60
+    pairs: int = 20
+    thumbnail_pixels: int = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateModelConfig:
+    """Evaluate a bundle on a labelled manifest; with ``calibrate``, choose its thresholds first.
+
+    Attributes:
+        manifest: Images with labels.
+        model: The bundle and how it runs.
+        output: Folder for metrics.json, report.html and label_errors.parquet; made where it is
+            missing, files of an earlier evaluation are replaced.
+        split: Which images the figures are of.
+        calibrate: Folder to write the bundle with calibrated thresholds to; it must not exist. The
+            figures are then those of the new thresholds. Default: thresholds stay as they are.
+        unseen_labels: Ids of labels that the training left out, for zero-shot figures. Default:
+            those that the bundle does not remember from its training.
+        figures: What is measured.
+        calibration: How thresholds are chosen.
+        label_errors: The table of probably wrong labels.
+        report: What the report shows.
+        fetch: How image bytes are fetched.
+        decode: How bytes become pixels.
+        log: Logs and progress.
+        summary: File for the summary, beside the last line of stdout.
+    """
+
+    manifest: LabelledManifestConfig
+    model: ModelConfig
+    output: str
+    split: Literal["train", "validation", "test"] = "test"
+    calibrate: str | None = None
+    unseen_labels: tuple[str, ...] | None = None
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    label_errors: LabelErrorsConfig = field(default_factory=LabelErrorsConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    summary: str | None = None
