@@ -100,8 +100,9 @@ def measure(
     drawn: defaultdict[str, list[Floats]] = defaultdict(list)
     for weights in draw_weights(len(scores), config.resamples, config.seed):
         counts = weigh_decisions(weights, predicted, targets, known)
-        precision = np.stack([one.average_precision(weights) for one in labels], axis=-1)
-        recall = np.stack([one.recall_at(weights, config.precision) for one in labels], axis=-1)
+        ranked = [one.measure(weights, config.precision) for one in labels]
+        precision = np.stack([one for one, _ in ranked], axis=-1)
+        recall = np.stack([one for _, one in ranked], axis=-1)
         errors = np.stack([one.error(weights) for one in calibrations], axis=-1)
         total = counts.pooled()
         for name, values in {

@@ -10,9 +10,11 @@ Shapes: N images, L labels, M pairs, R resamples.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from pipeline.evaluation.calibration_error import find_bins
 from pipeline.evaluation.decisions import DecisionCounts
@@ -47,10 +49,14 @@ def draw_weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
 class WeightedRanking:
     """Pairs sorted by score, ready for any weights of their images.
 
+    Only ranks with a hit matter: between two of them precision falls and recall stays. So pairs are
+    summed from hit to hit, by one sparse product, before anything is accumulated.
+
     Args:
         scores: [M], finite.
         positive: [M].
         images: [M], index of each pair's image.
+        n_images: N.
         tied: Equal scores share a threshold (average precision). Otherwise they keep their order
             (GAP).
         positives_of: [N], positives of each image, those outside the M pairs included. None: those
@@ -62,16 +68,27 @@ class WeightedRanking:
         scores: Floats,
         positive: Bools,
         images: npt.NDArray[np.int64],
+        n_images: int,
         *,
         tied: bool,
         positives_of: Floats | None = None,
     ) -> None:
         order = np.argsort(-scores, kind="stable")
-        self._images = images[order]
-        self._hits = positive[order].astype(np.float64)
+        hit, image = positive[order], images[order]
         ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-        self._ends = ends if tied else np.arange(len(order))
-        self._positives_of = positives_of
+        ends = ends if tied else np.arange(len(order))
+        # ranks with a hit: the first threshold at or after each
+        ends = np.unique(ends[np.searchsorted(ends, np.flatnonzero(hit))])
+        places = np.searchsorted(ends, np.arange(len(order)))
+        before = places < len(ends)
+        shape = (len(ends), n_images)
+        self._taken = _count_pairs(places[before], image[before], shape)
+        self._hits = _count_pairs(places[hit], image[hit], shape)
+        self._positives_of = (
+            np.bincount(image[hit], minlength=n_images).astype(np.float64)
+            if positives_of is None
+            else positives_of
+        )
 
     def average_precision(self, weights: Floats) -> Floats:
         """[R]; NaN where a resample has no positive.
@@ -79,38 +96,39 @@ class WeightedRanking:
         Args:
             weights: [R, N].
         """
-        return self._measure(weights, None)
+        return self.measure(weights, 0.0)[0]
 
-    def recall_at(self, weights: Floats, precision: float) -> Floats:
-        """Largest recall at a threshold of at least this precision, [R].
+    def measure(self, weights: Floats, precision: float) -> tuple[Floats, Floats]:
+        """Average precision, and the largest recall at a threshold of at least this precision.
 
         Args:
             weights: [R, N].
             precision: 0 to 1.
-        """
-        return self._measure(weights, precision)
 
-    def _measure(self, weights: Floats, precision: float | None) -> Floats:
-        """Average precision, or the recall at a precision, of a few resamples at a time."""
-        results = np.full(len(weights), np.nan)
-        if not len(self._images):
-            return results
-        rows = max(1, _MOST_NUMBERS // len(self._images))
+        Returns:
+            [R] each; NaN where a resample has no positive.
+        """
+        positives = weights @ self._positives_of
+        sums, best = np.zeros(len(weights)), np.zeros(len(weights))
+        rows = max(1, _MOST_NUMBERS // max(1, self._taken.shape[0]))
         for start in range(0, len(weights), rows):
-            part = weights[start : start + rows]
-            drawn = part[:, self._images]
-            taken = np.cumsum(drawn, axis=1)[:, self._ends]
-            hits = np.cumsum(drawn * self._hits, axis=1)[:, self._ends]
-            positives = hits[:, -1] if self._positives_of is None else part @ self._positives_of
-            precisions = hits / np.maximum(taken, 1)
-            if precision is None:
-                figures = (precisions * np.diff(hits, axis=1, prepend=0.0)).sum(axis=1)
-            else:
-                figures = np.where((precisions >= precision) & (taken > 0), hits, 0.0).max(axis=1)
-            results[start : start + rows] = np.where(
-                positives > 0, figures / np.maximum(positives, 1), np.nan
-            )
-        return results
+            part = slice(start, start + rows)
+            drawn = weights[part].T
+            gains = self._hits @ drawn
+            hits = np.cumsum(gains, axis=0)
+            precisions = hits / np.maximum(np.cumsum(self._taken @ drawn, axis=0), 1)
+            sums[part] = (precisions * gains).sum(axis=0)
+            best[part] = np.where(precisions >= precision, hits, 0.0).max(axis=0, initial=0.0)
+        defined = positives > 0
+        divisor = np.where(defined, positives, np.nan)
+        return sums / divisor, best / divisor
+
+
+def _count_pairs(
+    places: npt.NDArray[np.int64], images: npt.NDArray[np.int64], shape: tuple[int, int]
+) -> Any:
+    """Sparse [T, N]: pairs of each image at each place."""
+    return sparse.csr_array((np.ones(len(places)), (places, images)), shape=shape)
 
 
 def rank_pooled(
@@ -133,6 +151,7 @@ def rank_pooled(
         np.take_along_axis(ranked, best, axis=1)[counted],
         np.take_along_axis(targets, best, axis=1)[counted],
         images[counted],
+        len(scores),
         tied=tied,
         positives_of=(targets & known).sum(axis=1).astype(np.float64),
     )
@@ -150,7 +169,9 @@ def rank_labels(scores: Floats, targets: Bools, known: Bools) -> list[WeightedRa
     for column in range(scores.shape[1]):
         images = np.flatnonzero(known[:, column])
         rankings.append(
-            WeightedRanking(scores[images, column], targets[images, column], images, tied=True)
+            WeightedRanking(
+                scores[images, column], targets[images, column], images, len(scores), tied=True
+            )
         )
     return rankings
 

@@ -44,8 +44,8 @@ def test_weighted_figures_equal_those_of_the_images_drawn(levels: int | None) ->
     assert itself.tolist() == [[1.0] * 50]
     assert weights.sum(axis=1).tolist() == [50.0] * 5
     assert (weights != weights[0]).any()
-    by_label = [one.average_precision(weights) for one in rank_labels(scores, targets, known)]
-    at_precision = [one.recall_at(weights, 0.6) for one in rank_labels(scores, targets, known)]
+    measured = [one.measure(weights, 0.6) for one in rank_labels(scores, targets, known)]
+    by_label, at_precision = [one for one, _ in measured], [one for _, one in measured]
     micro = rank_pooled(scores, targets, known, tied=True).average_precision(weights)
     decisions = weigh_decisions(weights, predicted, targets, known)
     for row, weight in enumerate(weights):

@@ -1,0 +1,276 @@
+"""From a configuration to figures, thresholds, a table of label errors and a report.
+
+The steps of ``evaluate_model`` in order, and nothing else. Runs in one process without Spark.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Collection
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import EvaluateModelConfig
+from pipeline.errors import ConfigurationError, ManifestError
+from pipeline.evaluation.assessment import Assessment, assess
+from pipeline.evaluation.label_errors import LabelError, find_label_errors
+from pipeline.evaluation.report import write_report
+from pipeline.evaluation.scored import ScoredImages, score_images
+from pipeline.evaluation.tables import make_metrics, write_label_errors, write_metrics
+from pipeline.evaluation.thresholds import (
+    LabelThreshold,
+    calibrate_thresholds,
+    with_calibrated,
+)
+from pipeline.evaluation.thumbnails import make_thumbnails
+from pipeline.images.loader import ImageLoader
+from pipeline.models.bundle import Bundle, read_bundle, write_with_taxonomy
+from pipeline.models.device import choose_device
+from pipeline.models.engine import Engine
+from pipeline.models.locate import locate_bundle
+from pipeline.models.predictor import Predictor
+from pipeline.redaction import redact
+from pipeline.taxonomy import Taxonomy
+from pipeline.training.data import LabelledImages, Split, read_labelled
+
+_LOG = logging.getLogger(__name__)
+
+METRICS_NAME = "metrics.json"
+REPORT_NAME = "report.html"
+LABEL_ERRORS_NAME = "label_errors.parquet"
+
+
+def run_evaluation(config: EvaluateModelConfig) -> dict[str, Any]:
+    """Evaluate a bundle as configured and write what was found.
+
+    Returns:
+        The summary, plain JSON data: job, state, output, metrics, report, label_errors (paths),
+        bundle (written with calibrated thresholds, or None), model_version, taxonomy_version (of
+        the figures), split, images, left_out (by reason), label_errors_found, figures (headline
+        values), seconds.
+
+    Raises:
+        PipelineError: Configuration, bundle, manifest or device cannot be used.
+    """
+    started = time.monotonic()
+    _validate(config)
+    bundle = read_bundle(locate_bundle(config.model.uri, config.model.cache_dir))
+    images = read_labelled(config.manifest, bundle.taxonomy)
+    unseen = _find_unseen(config, bundle)
+    engine, loader = _make_engine(config, bundle)
+    with loader:
+        scored = score_images(
+            images,
+            _choose_splits(config, images),
+            engine,
+            progress=config.log.progress and config.log.format == "text",
+        )
+    chosen = _calibrate(config, scored.of("validation"), bundle.taxonomy)
+    taxonomy = bundle.taxonomy if chosen is None else with_calibrated(bundle.taxonomy, chosen)
+    evaluated = scored.of(config.split)
+    if not len(evaluated):
+        raise _no_images(config, config.split)
+    assessment = assess(evaluated, taxonomy, unseen, config)
+    errors, looked_at = _find_errors(config, scored)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    metrics = make_metrics(
+        assessment,
+        taxonomy,
+        chosen,
+        about={
+            "bundle": redact(config.model.uri),
+            "bundle_digest": bundle.info.digest,
+            "licence": bundle.info.licence,
+            "model_version": engine.predictor.model_version,
+            "taxonomy_version": taxonomy.version,
+            "manifest": redact(config.manifest.path),
+            "split": config.split,
+            "left_out": {str(reason): n for reason, n in sorted(scored.left_out.items())},
+            "threshold_source": "bundle" if chosen is None else "validation",
+            "calibration": None if chosen is None else asdict(config.calibration),
+            "figures": asdict(config.figures),
+            "label_errors": len(errors),
+            "label_errors_confident": sum(error.confident for error in errors),
+        },
+    )
+    write_metrics(output / METRICS_NAME, metrics)
+    write_label_errors(output / LABEL_ERRORS_NAME, errors, looked_at, taxonomy)
+    _write_report(
+        config,
+        images=images,
+        taxonomy=taxonomy,
+        metrics=metrics,
+        assessment=assessment,
+        errors=errors,
+        looked_at=looked_at,
+    )
+    if config.calibrate is not None:
+        write_with_taxonomy(config.calibrate, bundle=bundle, taxonomy=taxonomy)
+    return {
+        "job": "evaluate_model",
+        "state": "done",
+        "output": config.output,
+        "metrics": str(output / METRICS_NAME),
+        "report": str(output / REPORT_NAME),
+        "label_errors": str(output / LABEL_ERRORS_NAME),
+        "bundle": config.calibrate,
+        "model_version": engine.predictor.model_version,
+        "taxonomy_version": taxonomy.version,
+        "split": config.split,
+        "images": len(evaluated),
+        "left_out": metrics["left_out"],
+        "label_errors_found": len(errors),
+        "figures": {name: one.value for name, one in assessment.figures.headline.items()},
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _validate(config: EvaluateModelConfig) -> None:
+    """What would only fail after the scoring fails first."""
+    if config.calibrate is None:
+        return
+    if os.path.lexists(config.calibrate):
+        raise ConfigurationError(
+            "a bundle is never overwritten",
+            where=config.calibrate,
+            todo="choose a folder that is not there",
+        )
+    if config.split == "validation":
+        raise ConfigurationError(
+            "figures of the images that thresholds are chosen on say too much",
+            where="split",
+            expected="test, where thresholds are calibrated",
+            got=config.split,
+        )
+
+
+def _find_unseen(config: EvaluateModelConfig, bundle: Bundle) -> tuple[str, ...]:
+    """Ids of labels that the training did not see, in the taxonomy's order."""
+    labels = [label.id for _, label in bundle.taxonomy.labels]
+    remembered = (bundle.info.training or {}).get("labels")
+    if config.unseen_labels is None:
+        seen = labels if remembered is None else remembered
+        return tuple(dict.fromkeys(label for label in labels if label not in seen))
+    if strange := sorted(set(config.unseen_labels) - set(labels)):
+        raise ConfigurationError(
+            "labels that the bundle's taxonomy does not have", where="unseen_labels", got=strange
+        )
+    return config.unseen_labels
+
+
+def _choose_splits(config: EvaluateModelConfig, images: LabelledImages) -> set[Split]:
+    """Splits whose images are scored; those that have to have images have some."""
+    needed: set[Split] = {config.split}
+    if config.calibrate is not None:
+        needed.add("validation")
+    for split in needed:
+        if not len(images.indices(split)):
+            raise _no_images(config, split)
+    return needed | set(config.label_errors.splits)
+
+
+def _no_images(config: EvaluateModelConfig, split: Split) -> ManifestError:
+    return ManifestError(
+        f"the labelled manifest has no {split} image that can be read",
+        where=config.manifest.path,
+        expected=f"rows with {config.manifest.split} = {split}",
+    )
+
+
+def _make_engine(config: EvaluateModelConfig, bundle: Bundle) -> tuple[Engine, ImageLoader]:
+    model = config.model
+    predictor = Predictor.from_bundle(
+        bundle,
+        device=choose_device(model.device, ()),
+        precision=model.precision,
+        scaled_decoding=model.scaled_decoding,
+        threads=model.threads,
+    )
+    loader = ImageLoader(config.fetch, config.decode, bundle.preprocessing, model.scaled_decoding)
+    return Engine(predictor, loader, model.batch_size), loader
+
+
+def _calibrate(
+    config: EvaluateModelConfig, validation: ScoredImages, taxonomy: Taxonomy
+) -> tuple[LabelThreshold, ...] | None:
+    """Thresholds from the validation images; None where the bundle's stay."""
+    if config.calibrate is None:
+        return None
+    if not len(validation):
+        raise _no_images(config, "validation")
+    chosen = calibrate_thresholds(
+        validation.scores, validation.targets, validation.known, taxonomy, config.calibration
+    )
+    short = sum(not one.reached for one in chosen)
+    if short:
+        _LOG.warning("%d of %d labels do not reach the target on validation", short, len(chosen))
+    return chosen
+
+
+def _find_errors(
+    config: EvaluateModelConfig, scored: ScoredImages
+) -> tuple[list[LabelError], ScoredImages]:
+    looked_at = scored.of(*config.label_errors.splits)
+    return (
+        find_label_errors(
+            looked_at.embeddings, looked_at.targets, looked_at.known, config.label_errors
+        ),
+        looked_at,
+    )
+
+
+def _write_report(
+    config: EvaluateModelConfig,
+    *,
+    images: LabelledImages,
+    taxonomy: Taxonomy,
+    metrics: dict[str, Any],
+    assessment: Assessment,
+    errors: list[LabelError],
+    looked_at: ScoredImages,
+) -> None:
+    """The report, with pictures of the worst mistakes and the most probable label errors."""
+    shown = errors[: config.report.label_errors]
+    wrong_at = [int(assessment.images.positions[one.image]) for one in assessment.mistakes]
+    suspect_at = [int(looked_at.positions[one.image]) for one in shown]
+    pictures: dict[int, str] = make_thumbnails(
+        images,
+        [*wrong_at, *suspect_at],
+        pixels=config.report.thumbnail_pixels,
+        fetch=config.fetch,
+        decode=config.decode,
+    )
+
+    def tell(position: int) -> dict[str, Any]:
+        return {
+            "image_id": images.ids[position],
+            "picture": pictures.get(position),
+            "given": _names(images.targets[position], taxonomy),
+        }
+
+    write_report(
+        Path(config.output) / REPORT_NAME,
+        metrics=metrics,
+        assessment=assessment,
+        mistakes=[
+            tell(position) | told
+            for position, told in zip(wrong_at, metrics["mistakes"], strict=True)
+        ],
+        label_errors=[
+            tell(position)
+            | {"label": _name(taxonomy, one.label), "kind": one.kind, "score": one.score}
+            for position, one in zip(suspect_at, shown, strict=True)
+        ],
+    )
+
+
+def _names(holds: Collection[bool], taxonomy: Taxonomy) -> list[str]:
+    return [_name(taxonomy, place) for place, given in enumerate(holds) if given]
+
+
+def _name(taxonomy: Taxonomy, place: int) -> str:
+    return taxonomy.labels[place][1].name
