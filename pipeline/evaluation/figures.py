@@ -1,7 +1,9 @@
 """All figures of one set of images, each with its bootstrap interval.
 
 Intervals are percentiles over resamples of the images, not of pairs: the labels of one image depend
-on each other. They say how much chance lies in which images were tested, not in the training.
+on each other. They say how much chance lies in which images were tested, not in the training. A
+calibration error is a sum of distances, which resampling lengthens: its interval lies high and may
+not hold the figure.
 
 Shapes: N images, L labels, R resamples.
 """

@@ -102,7 +102,7 @@ def render_report(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=_percent, number=_number, points=_points)
+    environment.filters.update(percent=_percent, share=_share, number=_number, points=_points)
     text = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     names = {label["label"]: label["name"] for label in metrics["labels"]}
     return environment.from_string(text).render(
@@ -123,6 +123,11 @@ def render_report(
 def _percent(value: float | None) -> str:
     """0.8384 as ``83.8``; a dash for what is not defined."""
     return "\u2013" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _share(value: float) -> str:
+    """0.9 as ``90``: settings are round numbers."""
+    return f"{100 * value:g}"
 
 
 def _number(value: float | None) -> str:

@@ -29,6 +29,8 @@ _BOUND = 0.5
 # its positives: a precision of fewer is an accident, and the label would be silent elsewhere.
 _LEAST_TAKEN = 3
 _LEAST_SHARE = 0.1
+# Precision that a label gives up for recall where it cannot reach the target anyway.
+_GIVEN_UP = 0.02
 # Thresholds that the pooled curve offers to each label.
 _POOLED_THRESHOLDS = 1000
 
@@ -147,9 +149,9 @@ def _choose(
     if config.goal == "precision":
         spread = np.sqrt(precision * (1 - precision) / (taken + prior + 1))
         estimate = precision - _BOUND * spread
-        reaching = np.flatnonzero(estimate >= config.precision)
-        best = int(reaching[0]) if len(reaching) else int(estimate.argmax())
-        reached = bool(len(reaching))
+        reached = bool(estimate.max() >= config.precision)
+        target = config.precision if reached else estimate.max() - _GIVEN_UP
+        best = int(np.flatnonzero(estimate >= target)[0])
     else:
         recall = (hits + prior * pooled_hits / pooled.positives) / (own.positives + prior)
         estimate = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
