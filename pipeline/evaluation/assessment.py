@@ -65,8 +65,13 @@ def assess(
     def measured(columns: Bools) -> Figures | None:
         if not columns.any():
             return None
-        parts = (part[:, columns] for part in (scores, targets, known, predicted))
-        return measure(*parts, config=config.figures)
+        return measure(
+            scores[:, columns],
+            targets[:, columns],
+            known[:, columns],
+            predicted[:, columns],
+            config.figures,
+        )
 
     return Assessment(
         images=images,

@@ -64,4 +64,5 @@ def _make_curve(
 
 
 def _rounded(x: Floats, y: Floats) -> list[list[float]]:
-    return np.column_stack([x, y]).round(_DIGITS).tolist()
+    rounded: list[list[float]] = np.column_stack([x, y]).round(_DIGITS).tolist()
+    return rounded

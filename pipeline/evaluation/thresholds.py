@@ -177,9 +177,8 @@ def _pool(
 ) -> tuple[_Curve, Floats]:
     """The curve of several labels together, and the thresholds it offers to each of them."""
     counted = known[:, columns]
-    scores, positive, candidate = (
-        part[:, columns][counted] for part in (values, targets, candidates)
-    )
+    scores = values[:, columns][counted]
+    positive, candidate = targets[:, columns][counted], candidates[:, columns][counted]
     return _Curve(scores, positive, candidate), _offer_thresholds(scores[positive & candidate])
 
 

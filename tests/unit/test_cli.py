@@ -20,6 +20,7 @@ import pytest
 from pipeline.arguments import parse_config
 from pipeline.cli import run_job
 from pipeline.config import (
+    EvaluateModelConfig,
     LogConfig,
     ModelConfig,
     QueryTagsConfig,
@@ -35,6 +36,7 @@ CONFIG_CLASSES = {
     "tag_nightly": TagNightlyConfig,
     "query_tags": QueryTagsConfig,
     "train_model": TrainModelConfig,
+    "evaluate_model": EvaluateModelConfig,
 }
 
 
