@@ -77,7 +77,7 @@ RANGES: dict[type, dict[str, Range]] = {
         "confidence": _SHARE,
         "seed": _AMOUNT,
     },
-    CalibrationConfig: {"precision": _SHARE, "prior_positives": _AMOUNT},
+    CalibrationConfig: {"precision": _SHARE, "prior_positives": _AMOUNT, "least": _SHARE},
     LabelErrorsConfig: {"folds": (2, math.inf), "max_rows": _COUNT, "seed": _AMOUNT},
     ReportConfig: {
         "mistakes": _AMOUNT,

@@ -40,11 +40,13 @@ class CalibrationConfig:
         precision: What a label's tags should reach, for the goal ``precision``.
         prior_positives: A label with so many positives trusts its own validation images half, and
             the curve pooled over labels half. 0: its own alone.
+        least: No threshold is lower. A taxonomy with one below ``stage.score_floor`` cannot tag.
     """
 
     goal: Literal["precision", "f1"] = "precision"
     precision: float = 0.9
     prior_positives: float = 10.0
+    least: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)

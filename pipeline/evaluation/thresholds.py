@@ -138,14 +138,16 @@ def _choose(
     # without positives of its own nothing but the pooled curve is left to go by
     prior = config.prior_positives if own.positives else max(config.prior_positives, 1.0)
     trusted = own.positives > 0 and own.positives >= prior
-    thresholds = np.unique(offered)
+    thresholds = np.unique(np.maximum(offered, _round_up(config.least)))
     hits, taken = own.at(thresholds)
     if trusted:
         least = min(max(_LEAST_TAKEN, _LEAST_SHARE * own.positives), taken.max())
         thresholds = thresholds[taken >= least]
         hits, taken = own.at(thresholds)
     pooled_hits, pooled_taken = pooled.at(thresholds)
-    precision = (hits + prior * pooled_hits / pooled_taken) / (taken + prior)
+    pooled_precision = pooled_hits / np.maximum(pooled_taken, 1)
+    # where nothing is taken and nothing imagined, nothing is precise
+    precision = (hits + prior * pooled_precision) / np.maximum(taken + prior, 1)
     if config.goal == "precision":
         spread = np.sqrt(precision * (1 - precision) / (taken + prior + 1))
         estimate = precision - _BOUND * spread
@@ -163,6 +165,14 @@ def _choose(
         estimate=float(estimate[best]),
         reached=reached,
     )
+
+
+def _round_up(number: float) -> float:
+    """The least float32 that is not below: scores and thresholds meet as float32."""
+    rounded = np.float32(number)
+    if float(rounded) < number:
+        rounded = np.nextafter(rounded, np.float32(np.inf))
+    return float(rounded)
 
 
 def _columns_by_kind(taxonomy: Taxonomy) -> dict[str, list[int]]:

@@ -100,7 +100,7 @@ def test_a_rare_label_is_drawn_towards_the_others() -> None:
     rare, alone = (
         calibrate(scores, targets, prior_positives=prior)[0].threshold for prior in (10, 0)
     )
-    assert 0.01 < alone <= 0.021
+    assert scores[:, 0].min() < alone <= 0.021
     assert rare > 0.2
 
 
@@ -111,6 +111,16 @@ def test_a_precision_out_of_reach_is_said_and_the_label_still_speaks() -> None:
     (chosen,) = calibrate(scores, targets)
     assert not chosen.reached
     assert (scores >= chosen.threshold).sum() >= 3
+
+
+def test_no_threshold_lies_below_the_least_one() -> None:
+    scores = np.linspace(0.008, 0.0, 200)[:, None]
+    targets = np.arange(200)[:, None] < 100
+    for prior in (0, 10, 1000):
+        (chosen,) = calibrate(scores, targets, prior_positives=prior)
+        assert 0.01 <= chosen.threshold == np.float32(chosen.threshold) < 0.010001
+    (lower,) = calibrate(scores, targets, least=0.002)
+    assert 0.002 <= lower.threshold < 0.008
 
 
 def test_best_f1_is_found_where_it_is() -> None:
