@@ -271,3 +271,13 @@ def test_the_job_prints_its_summary_last(
     assert summary["bundle"] == str(tmp_path / "calibrated")
     assert main([*arguments, "--calibration.precision=1.5"]) == 2
     assert "calibration.precision" in capfd.readouterr().err
+
+
+@pytest.mark.gpu
+def test_figures_of_a_gpu_in_bf16_are_close_to_those_of_a_cpu(config: EvaluateModelConfig) -> None:
+    on_cpu = run_evaluation(config)
+    model = replace(config.model, device="cuda", precision="bf16")
+    on_gpu = run_evaluation(replace(config, model=model))
+    assert on_gpu["model_version"] != on_cpu["model_version"]
+    for name, value in on_cpu["figures"].items():
+        assert on_gpu["figures"][name] == pytest.approx(value, abs=0.1), name
