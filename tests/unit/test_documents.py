@@ -281,7 +281,7 @@ def unknown_keys(code: str, known: set[str]) -> list[str]:
     """Inline ``section.key`` whose section exists, but not the key."""
     sections = {name.split(".")[0] for name in known if "." in name}
     named = re.findall(r"(?<![\w./-])([a-z_]+(?:\.[a-z_]+)+)(?![\w/(])", code)
-    files = (".py", ".yaml", ".json", ".md")
+    files = (".py", ".yaml", ".json", ".md", ".html", ".parquet")
     return [
         key
         for key in named
