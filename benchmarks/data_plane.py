@@ -34,6 +34,7 @@ from pipeline.tagging.run import run_tagging
 from pipeline.taxonomy import parse_taxonomy
 
 FLOATS, TAGS = 32, 4
+FIRST_ROWS = 1_000  # of a night before those that are measured: tables exist as a rule
 LABELS = 40
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 TAXONOMY = parse_taxonomy(
@@ -101,10 +102,12 @@ def make_session(folder: Path, memory: str) -> SparkSession:
     return session
 
 
-def write_manifest(spark: SparkSession, path: Path, rows: int, *, version: int) -> str:
+def write_manifest(
+    spark: SparkSession, path: Path, rows: int, *, version: int, name: str = "image"
+) -> str:
     """Every image at a version."""
     spark.range(rows).select(
-        F.concat(F.lit("image-"), "id").alias("image_id"),
+        F.concat(F.lit(f"{name}-"), "id").alias("image_id"),
         F.concat(F.lit("s3://photos/"), F.col("id") % 1000, F.lit("/"), "id").alias("uri"),
         F.lit(str(version)).alias("version"),
     ).write.parquet(str(path))
@@ -150,6 +153,8 @@ def measure(spark: SparkSession, folder: Path, rows: int) -> dict[str, float]:
     """Rows/s of new and of changed rows, each beside the append of the same minute."""
     folder.mkdir()
     tables, told = folder / "tables", {}
+    first = write_manifest(spark, folder / "manifest-0", FIRST_ROWS, version=0, name="first")
+    run_night(spark, tables, first, FIRST_ROWS, night=0)  # creates the tables
     for night, kind in enumerate(("new", "changed"), start=1):
         manifest = write_manifest(spark, folder / f"manifest-{night}", rows, version=night)
         spent = run_night(spark, tables, manifest, rows, night=night)

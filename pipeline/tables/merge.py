@@ -28,7 +28,7 @@ def merge_rows(
     note: str,
     lease: Lease,
     all_new: bool = False,
-) -> None:
+) -> int:
     """MERGE by the table's key; rows whose values stay the same are not written.
 
     Args:
@@ -41,6 +41,9 @@ def merge_rows(
         lease: Of the table set; checked straight before the commit.
         all_new: No row of these keys stands, but for those that the same publish wrote before it
             was cut off. Then a MERGE that only inserts does, which rewrites no file.
+
+    Returns:
+        Number of rows that were inserted.
     """
     if "gone" not in source.columns:
         source = source.withColumn("gone", F.lit(False))
@@ -53,7 +56,8 @@ def merge_rows(
             merge = merge.whenMatchedDelete("s.gone").whenMatchedUpdate(f"NOT ({same})", row)
         merge = merge.whenNotMatchedInsert("NOT s.gone", row)
         with one_commit(tables, table.name, note=note, lease=lease):
-            merge.execute()
+            told = merge.execute().collect()[0]
+    return int(told["num_inserted_rows"])
 
 
 @contextmanager
