@@ -3,10 +3,11 @@
     .venv/bin/python benchmarks/data_plane.py [--rows 1000000] [--also 4000000] [--rounds 1]
 
 A null model (Spark expressions: 32 floats and four tags for each row, no Python) tags a catalogue
-of new rows, then one in which every row has changed. Measured is planning and publishing: ``start``,
-``select`` and ``publish`` of the ledger's timings. Beside it, as ``beside_tagging_s``, stands all that
-the job does but tag: the audit and the ledger too. The reference is a plain Spark append of the same staged rows to an empty Delta table in the same
-minute, with the same session. The last line is the result as JSON.
+of new rows, then one in which every row has changed. Measured is planning and publishing:
+``start``, ``select`` and ``publish`` of the ledger's timings; ``beside_tagging_s`` is all that the
+job does but tag, the audit and the ledger too. The reference is a plain Spark append of the same
+staged rows to an empty Delta table in the same minute, with the same session. The last line is the
+result as JSON.
 """
 
 from __future__ import annotations
