@@ -59,7 +59,6 @@ def backfill_catalog(config: BackfillCatalogConfig) -> Summary:
         tagger,
         publish_every=config.publish_every,
         pace=pace,
-        rows_per_s=config.pace.rows_per_s,
         progress=TaskProgress(spark, backfill_id) if config.log.progress else None,
     )
 

@@ -1,15 +1,18 @@
-"""One commit under the lease: what erasing, migrating and maintaining have in common."""
+"""One commit under the lease: what all that changes published tables has in common."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from pyspark.sql import SparkSession
+
 from pipeline.tables.lease import Lease
-from pipeline.tables.merge import commit_note
 from pipeline.tables.schemas import TABLES
 from pipeline.tables.storage_errors import storage_errors
 from pipeline.tables.store import TableSet
+
+_COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
 # Others append to them without the lease.
 _APPENDED = frozenset(table.name for table in TABLES if not table.key)
@@ -36,6 +39,16 @@ def one_commit(tables: TableSet, name: str, *, note: str, lease: Lease) -> Itera
     ):
         lease.check()
         yield
+
+
+@contextmanager
+def commit_note(spark: SparkSession, note: str) -> Iterator[None]:
+    """Commits carry the note while the block runs: a MERGE takes no options of its own."""
+    spark.conf.set(_COMMIT_NOTE, note)
+    try:
+        yield
+    finally:
+        spark.conf.unset(_COMMIT_NOTE)
 
 
 def sql_text(text: str) -> str:

@@ -50,6 +50,8 @@ def create_table(tables: TableSet, definition: TableDefinition) -> None:
         "delta.enableChangeDataFeed": str(definition.change_data_feed).lower(),
         **{f"delta.constraints.{name}": check for name, check in definition.checks.items()},
     }
+    if definition.found_by:
+        properties["delta.dataSkippingStatsColumns"] = ",".join(definition.found_by)
     builder = (
         tables.builder(definition.name).comment(definition.comment).addColumns(definition.columns)
     )

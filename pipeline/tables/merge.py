@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.tables.commit import one_commit
 from pipeline.tables.lease import Lease
 from pipeline.tables.schemas import TableDefinition
 from pipeline.tables.storage_errors import storage_errors
 from pipeline.tables.store import TableSet
-
-_COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 
 
 def merge_rows(
@@ -29,7 +28,7 @@ def merge_rows(
     note: str,
     lease: Lease,
     all_new: bool = False,
-) -> None:
+) -> int:
     """MERGE by the table's key; rows whose values stay the same are not written.
 
     Args:
@@ -41,23 +40,24 @@ def merge_rows(
         note: Kept as the commit's userMetadata.
         lease: Of the table set; checked straight before the commit.
         all_new: No row of these keys stands, but for those that the same publish wrote before it
-            was cut off. Then a MERGE that only inserts does, which costs a third.
+            was cut off. Then a MERGE that only inserts does, which rewrites no file.
+
+    Returns:
+        Number of rows that were inserted.
     """
     if "gone" not in source.columns:
         source = source.withColumn("gone", F.lit(False))
     same_key = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
     same = " AND ".join(f"t.{name} <=> s.{name}" for name in values)
     row: dict[str, str | Column] = {name: f"s.{name}" for name in table.columns.names}
-    with (
-        commit_note(tables.spark, note),
-        storage_errors(f"merging into {tables.place(table.name)}"),
-    ):
+    with storage_errors(f"merging into {tables.place(table.name)}"):
         merge = tables.delta(table.name).alias("t").merge(source.alias("s"), same_key)
         if not all_new:
             merge = merge.whenMatchedDelete("s.gone").whenMatchedUpdate(f"NOT ({same})", row)
         merge = merge.whenNotMatchedInsert("NOT s.gone", row)
-        lease.check()
-        merge.execute()
+        with one_commit(tables, table.name, note=note, lease=lease):
+            told = merge.execute().collect()[0]
+    return int(told["num_inserted_rows"])
 
 
 @contextmanager
@@ -68,13 +68,3 @@ def kept(frame: DataFrame) -> Iterator[DataFrame]:
         yield frame
     finally:
         frame.unpersist()
-
-
-@contextmanager
-def commit_note(spark: SparkSession, note: str) -> Iterator[None]:
-    """Commits carry the note while the block runs: a MERGE takes no options of its own."""
-    spark.conf.set(_COMMIT_NOTE, note)
-    try:
-        yield
-    finally:
-        spark.conf.unset(_COMMIT_NOTE)

@@ -8,8 +8,8 @@ from pyspark.errors import IllegalArgumentException
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.errors import TablesError
+from pipeline.tables.commit import one_commit
 from pipeline.tables.lease import Lease
-from pipeline.tables.merge import commit_note
 from pipeline.tables.storage_errors import storage_errors
 from pipeline.tables.store import TableSet
 
@@ -81,11 +81,7 @@ def restore_table(tables: TableSet, name: str, version: int, *, note: str, lease
     notes = notes_since(tables, name, version)
     if not notes or notes[0] == note:
         return False
-    with (
-        commit_note(tables.spark, note),
-        storage_errors(f"putting back {tables.place(name)}"),
-    ):
-        lease.check()
+    with one_commit(tables, name, note=note, lease=lease):
         try:
             tables.delta(name).restoreToVersion(version)
         except IllegalArgumentException as error:  # how Delta tells that files were vacuumed

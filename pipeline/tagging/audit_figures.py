@@ -39,9 +39,10 @@ def measure_staged(
         return AuditFigures(tagged=tagged, failed=failed, removed=removed, standing=standing)
     results = staged.where(F.col("status") == "tagged")
     labels = tables.read(LABELS.name)
-    with kept(tags_of(results, labels).select("image_id", "task", "label", "score")) as tags:
-        untagged = tagged - tags.select("image_id").distinct().count()
-        reference = _Reference.of_standing(tables, results, tags)
+    tags = tags_of(results, labels).select("image_id", "task", "label", "score")
+    with kept(_standing_images(tables, results)) as standing_images:
+        untagged = tagged - tags.select(F.xxhash64("image_id")).distinct().count()
+        reference = _Reference.of_standing(tables, standing_images, tags, tagged=tagged)
         if reference.images < min_images:
             reference = _Reference.of_last_run(
                 tables, ledger, run, tags, tagged=tagged, min_images=min_images
@@ -71,6 +72,14 @@ def _count_removed(tables: TableSet, staged: DataFrame, source: str | None) -> t
     return removed, feed.count()
 
 
+def _standing_images(tables: TableSet, results: DataFrame) -> DataFrame:
+    """image_id and taxonomy_version of the images among these that have a result."""
+    images = tables.read(IMAGES.name).where(F.col("status") == "tagged")
+    return images.select("image_id", "taxonomy_version").join(
+        results.select("image_id"), "image_id", "left_semi"
+    )
+
+
 class _Reference:
     """What staged tags are compared with.
 
@@ -97,19 +106,17 @@ class _Reference:
         self._before, self._now, self._taxonomies = before, now, taxonomies
 
     @classmethod
-    def of_standing(cls, tables: TableSet, results: DataFrame, tags: DataFrame) -> _Reference:
+    def of_standing(
+        cls, tables: TableSet, both: DataFrame, tags: DataFrame, *, tagged: int
+    ) -> _Reference:
         """The published tags of the same images."""
-        images = tables.read(IMAGES.name).where(F.col("status") == "tagged")
-        both = images.select("image_id", "taxonomy_version").join(
-            results.select("image_id"), "image_id", "left_semi"
-        )
         counted = both.groupBy("taxonomy_version").count().collect()
         n_images = sum(row["count"] for row in counted)
         published = tables.read(IMAGE_TAGS.name)
         return cls(
             "standing",
             published.join(both, "image_id", "left_semi"),
-            tags.join(both, "image_id", "left_semi"),
+            tags if n_images == tagged else tags.join(both, "image_id", "left_semi"),
             images=n_images,
             images_now=n_images,
             taxonomies=[row["taxonomy_version"] for row in counted],

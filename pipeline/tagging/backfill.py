@@ -43,7 +43,6 @@ def run_backfill(
     *,
     publish_every: int,
     pace: BackfillPace,
-    rows_per_s: float | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Bring a catalogue to one model and taxonomy; started again it goes on where it was.
@@ -54,8 +53,7 @@ def run_backfill(
             that of all runs of this call.
         tagger: The model.
         publish_every: Chunks of a run.
-        pace: Rate and hours.
-        rows_per_s: The rate, which makes chunks smaller.
+        pace: Rate and hours; a low rate makes chunks smaller.
         progress: Hears how it goes on.
 
     Returns:
@@ -68,8 +66,8 @@ def run_backfill(
     """
     validate_request(request)
     validate_floor(tagger, request.stage)
-    if rows_per_s is not None:
-        paced = max(1, round(rows_per_s * PACED_CHUNK_S))
+    if pace.rows_per_s is not None:
+        paced = max(1, round(pace.rows_per_s * PACED_CHUNK_S))
         chunk_rows = min(request.stage.chunk_rows, paced)
         request = replace(request, stage=replace(request.stage, chunk_rows=chunk_rows))
     catalogue = open_catalogue(spark, request)

@@ -43,6 +43,19 @@ class Tagger:
     taxonomy: Taxonomy
 
 
+@dataclass(frozen=True, kw_only=True)
+class FactCounts:
+    """How many facts a run staged.
+
+    Attributes:
+        facts: Their number.
+        repeats: Whether an image may have more than one; where none has, that is certain.
+    """
+
+    facts: int
+    repeats: bool
+
+
 def tagged_facts(rows: DataFrame, run: Run, tagger: Tagger) -> DataFrame:
     """Facts of the model. Nothing is filtered or counted after the UDF but in the written table."""
     outcome = tagger.tag(F.col("image_id"), F.col("uri"), F.col("content"), F.col("text"))
@@ -177,11 +190,24 @@ def staged_facts(tables: TableSet, run: Run) -> DataFrame:
     )
 
 
-def unique_facts(staged: DataFrame) -> DataFrame:
+def count_facts(staged: DataFrame) -> FactCounts:
+    """Count staged facts, and see whether any image may have more than one."""
+    by_image = staged.groupBy(F.xxhash64("image_id")).count()
+    whole = by_image.agg(F.sum("count").alias("facts"), F.max("count").alias("most")).collect()[0]
+    return FactCounts(facts=whole["facts"] or 0, repeats=(whole["most"] or 0) > 1)
+
+
+def unique_facts(staged: DataFrame, counts: FactCounts | None = None) -> DataFrame:
     """One fact for each image: a zombie task or a lost commit answer can stage twice.
 
     Tagged before failed, then the latest, then by content, so that the choice is always the same.
+
+    Args:
+        staged: Facts of one run.
+        counts: Of :func:`count_facts`, where they are known already.
     """
+    if not (counts or count_facts(staged)).repeats:
+        return staged
     order = Window.partitionBy("image_id").orderBy(
         F.when(F.col("status") == "tagged", 0).otherwise(1),
         F.col("tagged_at").desc(),

@@ -70,9 +70,15 @@ def read_manifest(spark: SparkSession, config: ManifestConfig) -> Manifest:
     with manifest_errors(config):
         raw, as_of = _read(spark, config)
         columns = resolve_columns(raw.schema, config)
-        validate_ids(raw, columns["image_id"], where=config.path)
-        rows = unique_rows(canonical_rows(raw, columns))
-        return Manifest(rows=rows, as_of=as_of, digest=digest_manifest(rows))
+        rows = canonical_rows(raw, columns)
+        seen = look_over(rows)
+        if seen.without_id:
+            _refuse_missing_ids(raw, columns["image_id"], seen.without_id, where=config.path)
+        if seen.repeats:
+            rows = unique_rows(rows)
+            return Manifest(rows=rows, as_of=as_of, digest=look_over(rows).digest)
+        rows = rows.withColumn("contradicted", F.lit(False))
+        return Manifest(rows=rows, as_of=as_of, digest=seen.digest)
 
 
 def resolve_columns(schema: StructType, config: ManifestConfig) -> dict[str, str]:
@@ -120,24 +126,16 @@ def resolve_columns(schema: StructType, config: ManifestConfig) -> dict[str, str
     return found
 
 
-def validate_ids(raw: DataFrame, image_id: str, *, where: str) -> None:
-    """Refuse null and empty ids.
-
-    Raises:
-        ManifestError: With their number and some rows that have them.
-    """
-    key = _quoted(image_id)
-    text = F.trim(key.cast("string"))
-    broken = raw.where(key.isNull() | (text == ""))
+def _refuse_missing_ids(raw: DataFrame, image_id: str, without_id: int, *, where: str) -> None:
+    """Say how many rows have no id, and show some of them."""
+    broken = raw.where(_is_missing(_quoted(image_id)))
     others = [name for name in raw.columns if name != image_id][:3]
     example = F.to_json(
         F.struct(*(F.substring(clean(_quoted(o).cast("string")), 1, 60).alias(o) for o in others))
     )
     rows = broken.select((example if others else F.lit("{}")).alias("example")).limit(3).collect()
-    if not rows:
-        return
     raise ManifestError(
-        f"{broken.count()} manifest rows have no {image_id}",
+        f"{without_id} manifest rows have no {image_id}",
         where=where,
         expected="a non-empty id in every row",
         got="rows such as " + ", ".join(row["example"] for row in rows),
@@ -215,18 +213,51 @@ def unique_rows(rows: DataFrame) -> DataFrame:
 def clean(uri: Column) -> Column:
     """A URI without user info, query and fragment. Plain paths stay as they are."""
     stripped = F.regexp_replace(F.regexp_replace(uri, r"(?s)[?#].*", ""), _USER_INFO, "$1")
-    return F.when(uri.rlike(_URI), stripped).otherwise(uri)
+    # Most have none of these characters, and looking for them is cheaper than the patterns.
+    may_have = uri.contains("?") | uri.contains("#") | uri.contains("@")
+    return F.when(may_have & uri.rlike(_URI), stripped).otherwise(uri)
 
 
-def digest_manifest(rows: DataFrame) -> str:
-    """Hex digest over the ids, versions and places of canonical rows."""
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one look over canonical rows tells.
+
+    Attributes:
+        without_id: Rows whose id is null or empty.
+        repeats: Whether an id may be there more than once; where it is not, that is certain.
+        digest: Hex digest over ids, versions and places, whatever their order.
+    """
+
+    without_id: int
+    repeats: bool
+    digest: str
+
+
+def look_over(rows: DataFrame) -> Look:
+    """Read canonical rows once. No rows move but a hash of each id and of what is said of it."""
     said = F.xxhash64("image_id", "image_version", "clean_uri", "deleted")
-    whole = rows.agg(
-        F.sum(said.cast("decimal(38,0)")).alias("total"),
+    by_id = rows.groupBy(F.xxhash64("image_id").alias("id_hash")).agg(
+        F.count(F.lit(1)).alias("rows"),
+        F.count_if(_is_missing(F.col("image_id"))).alias("without_id"),
+        # In two halves: their sums fit into integers, and decimals are slow.
+        F.sum(F.shiftrightunsigned(said, 32)).alias("high"),
+        F.sum(said.bitwiseAND(F.lit(2**32 - 1))).alias("low"),
         F.bit_xor(said).alias("parity"),
+    )
+    whole = by_id.agg(
+        F.coalesce(F.sum("without_id"), F.lit(0)).alias("without_id"),
+        F.coalesce(F.max("rows"), F.lit(0)).alias("most"),
+        F.sum("high").alias("high"),
+        F.sum("low").alias("low"),
+        F.bit_xor("parity").alias("parity"),
     ).collect()[0]
-    total, parity = int(whole["total"] or 0), int(whole["parity"] or 0)
-    return f"{total % 2**64:016x}{parity % 2**64:016x}"
+    total = (int(whole["high"] or 0) << 32) + int(whole["low"] or 0)
+    parity = int(whole["parity"] or 0)
+    return Look(
+        without_id=whole["without_id"],
+        repeats=whole["most"] > 1,
+        digest=f"{total % 2**64:016x}{parity % 2**64:016x}",
+    )
 
 
 @contextmanager
@@ -288,6 +319,10 @@ def _newest_file(raw: DataFrame) -> datetime:
         F.unix_micros(F.max(F.col("_metadata.file_modification_time"))).alias("at_us")
     ).collect()[0]["at_us"]
     return _EPOCH + timedelta(microseconds=newest or 0)
+
+
+def _is_missing(image_id: Column) -> Column:
+    return image_id.isNull() | (F.trim(image_id.cast("string")) == "")
 
 
 def _quoted(name: str) -> Column:

@@ -70,7 +70,7 @@ class BackfillPace(Pace):
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rate = config.rows_per_s
+        self.rows_per_s = config.rows_per_s
         self._window = parse_window(config.window) if config.window else None
         self._now, self._sleep, self._monotonic = now, sleep, monotonic
         self._started: float | None = None
@@ -92,6 +92,6 @@ class BackfillPace(Pace):
         return False
 
     def _early_s(self, staged: int) -> float:
-        if self._rate is None or self._started is None:
+        if self.rows_per_s is None or self._started is None:
             return 0.0
-        return self._started + staged / self._rate - self._monotonic()
+        return self._started + staged / self.rows_per_s - self._monotonic()

@@ -7,9 +7,10 @@ nothing. Needs nothing but the tables: thresholds come from the table ``labels``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.tables.erase import delete_rows
@@ -25,14 +26,13 @@ from pipeline.tables.schemas import (
     TableDefinition,
 )
 from pipeline.tables.store import TableSet
-from pipeline.tagging.facts import staged_facts, unique_facts
+from pipeline.tagging.facts import count_facts, staged_facts, unique_facts
+from pipeline.tagging.fates import Fate, count_fates, count_published
 from pipeline.tagging.tags import tags_of
-from pipeline.tagging.winners import CHANGING, WINNING, decide_winners
+from pipeline.tagging.winners import CHANGING, decide_winners
 
-_COUNTS = ("tagged", "failed", "deleted", "reused", "rescored", "superseded", "tags_published")
-_COUNTED_BY_ORIGIN = {"reused": "reused", "embedding": "rescored"}
 _TAG_VALUES = ("score", "source", "image_version", "model_version", "taxonomy_version")
-
+_FEW = 100_000  # ids that every task may have in memory
 
 PUBLISHED_TABLES = (IMAGE_EMBEDDINGS, IMAGE_TAGS, IMAGES)
 """What a publish changes, in this order."""
@@ -53,73 +53,64 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
         Counts: tagged, failed, deleted, reused, rescored, superseded, tags_published.
     """
     staged = staged_facts(tables, run)
-    facts, images_named = _count_facts(staged)
-    if facts == 0:
-        return dict.fromkeys(_COUNTS, 0)
-    if facts > images_named:
-        staged = unique_facts(staged)
+    counts = count_facts(staged)
+    if counts.facts == 0:
+        return count_published({}, tags_published=0)
+    staged = unique_facts(staged, counts)
     note = publish_note(run)
+    labels = tables.read(LABELS.name)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     with kept(decide_winners(staged, images)) as winners:
-        outcomes = _count_outcomes(winners)
-        with kept(published_tags(staged, winners, tables.read(LABELS.name))) as new_tags:
-            tags_published = new_tags.count()
-            changes = [outcome for outcome in outcomes if outcome["tags_effect"] != "keep"]
-            # Of images without a row nothing stands: roll-forward comes before every publish.
-            known = any(outcome["known"] for outcome in changes)
-            merge = Merge(tables=tables, note=note, lease=lease, all_new=not known)
-            if any(outcome["staged_origin"] != "embedding" for outcome in changes):
-                _merge_embeddings(merge, staged, winners)
-            if changes:
-                _merge_tags(merge, new_tags, winners)
-        if any(outcome["verdict"] in CHANGING for outcome in outcomes):
-            known = any(outcome["known"] for outcome in outcomes)
+        fates = count_fates(winners)
+        replacing = replacing_facts(staged, winners, fates)
+        new_tags = tags_of(replacing, labels)
+        tags_published = 0
+        # Of images without a row nothing stands: roll-forward comes before every publish.
+        known = any(fate.known for fate in fates if fate.changes_tags)
+        merge = Merge(tables=tables, note=note, lease=lease, all_new=not known)
+        if any(fate.changes_embedding for fate in fates):
+            _merge_embeddings(merge, replacing, winners)
+        if any(fate.changes_tags for fate in fates):
+            inserted = _merge_tags(merge, new_tags, winners)
+            # Of a publish that was cut off and only inserts, they may all be there already.
+            tags_published += (merge.all_new and inserted) or new_tags.count()
+        if any(fate.changes_image for fate in fates):
+            known = any(fate.known for fate in fates)
             _merge_images(replace(merge, all_new=not known), winners)
-        if any(outcome["status"] == "erased" for outcome in outcomes):
+        if any(fate.is_published for fate in fates):
+            tags_published += tags_of(_own_facts(staged, winners), labels).count()
+        if any(fate.status == "erased" for fate in fates):
             _drop_erased(tables, run.run_id, winners, note=note, lease=lease)
-    return {**_summed(outcomes), "tags_published": tags_published}
+    return count_published(fates, tags_published=tags_published)
 
 
-def _count_facts(staged: DataFrame) -> tuple[int, int]:
-    """Number of facts, and of the images they are about."""
-    counted = staged.agg(F.count(F.lit(1)), F.count_distinct("image_id")).collect()[0]
-    return counted[0], counted[1]
+def replacing_facts(staged: DataFrame, winners: DataFrame, fates: Mapping[Fate, int]) -> DataFrame:
+    """The facts whose tags and embedding become those of their image: most of them, as a rule.
 
-
-def published_tags(staged: DataFrame, winners: DataFrame, labels: DataFrame) -> DataFrame:
-    """The tags that winning facts publish, or have published before.
+    So the others are taken away, and where there are none, nothing is joined.
 
     Args:
-        staged: As :func:`pipeline.tagging.tags.tags_of` takes them.
-        winners: image_id, verdict, tags_effect and staged_status.
-        labels: As :func:`pipeline.tagging.tags.tags_of` takes them.
-
-    Returns:
-        The columns of ``image_tags`` and verdict.
+        staged: One fact for each image.
+        winners: Of :func:`pipeline.tagging.winners.decide_winners`.
+        fates: How many of them met which fate.
     """
-    wins = winners.where(
-        (F.col("tags_effect") == "replace")
-        | ((F.col("verdict") == "own") & (F.col("staged_status") == "tagged"))
-    ).select("image_id", "verdict")
-    return tags_of(staged, labels).join(wins, "image_id")
+    facts = staged.where(F.col("status") == "tagged")
+    left_out = sum(
+        met
+        for fate, met in fates.items()
+        if fate.staged_status == "tagged" and not fate.replaces_tags
+    )
+    if left_out == 0:
+        return facts
+    loses = (F.col("staged_status") == "tagged") & (F.col("tags_effect") != "replace")
+    losers = winners.where(loses).select("image_id")
+    return facts.join(F.broadcast(losers) if left_out <= _FEW else losers, "image_id", "left_anti")
 
 
-def _count_outcomes(winners: DataFrame) -> list[Row]:
-    """How many facts met which fate: the columns below, and count."""
-    fate = ("status", "verdict", "tags_effect", "known", "staged_status", "staged_origin")
-    return winners.groupBy(*fate).count().collect()
-
-
-def _summed(outcomes: list[Row]) -> dict[str, int]:
-    counts = dict.fromkeys(_COUNTS, 0)
-    for outcome in outcomes:
-        if outcome["verdict"] not in WINNING:
-            counts["superseded"] += outcome["count"]
-        elif outcome["staged_origin"] in _COUNTED_BY_ORIGIN:
-            counts[_COUNTED_BY_ORIGIN[outcome["staged_origin"]]] += outcome["count"]
-        else:
-            counts[outcome["staged_status"]] += outcome["count"]
-    return counts
+def _own_facts(staged: DataFrame, winners: DataFrame) -> DataFrame:
+    """Tagged facts that were published before."""
+    own = winners.where((F.col("verdict") == "own") & (F.col("staged_status") == "tagged"))
+    return staged.join(own.select("image_id"), "image_id", "left_semi")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +129,9 @@ class Merge:
     lease: Lease
     all_new: bool
 
-    def into(self, table: TableDefinition, source: DataFrame, *, values: tuple[str, ...]) -> None:
+    def into(self, table: TableDefinition, source: DataFrame, *, values: tuple[str, ...]) -> int:
         """MERGE; see :func:`pipeline.tables.merge.merge_rows`."""
-        merge_rows(
+        return merge_rows(
             self.tables,
             table,
             source,
@@ -151,31 +142,29 @@ class Merge:
         )
 
 
-def _merge_embeddings(merge: Merge, staged: DataFrame, winners: DataFrame) -> None:
+def _merge_embeddings(merge: Merge, replacing: DataFrame, winners: DataFrame) -> None:
     # What was scored again wins only while the embedding it was made from stands.
-    looked = (F.col("tags_effect") != "keep") & (F.col("staged_origin") != "embedding")
-    effects = winners.where(looked).select("image_id", "tags_effect", "known")
-    gone = F.col("tags_effect") == "remove"
-    source = (
-        staged.select(*IMAGE_EMBEDDINGS.columns.names)
-        .join(effects, "image_id")
-        # Nothing stands of an image that is new, so there is nothing to remove.
-        .where(~gone | F.col("known"))
-        .withColumn("gone", gone)
-        .drop("tags_effect", "known")
-    )
+    looked = replacing.where(F.col("origin") != "embedding")
+    source = looked.select(*IMAGE_EMBEDDINGS.columns.names, F.lit(False).alias("gone"))
+    if not merge.all_new:
+        gone = winners.where((F.col("tags_effect") == "remove") & F.col("known"))
+        markers = gone.select("image_id", F.lit(True).alias("gone"))
+        source = source.unionByName(markers, allowMissingColumns=True)
     values = ("image_version", "model_version", "embedding")
     merge.into(IMAGE_EMBEDDINGS, source, values=values)
 
 
-def _merge_tags(merge: Merge, new_tags: DataFrame, winners: DataFrame) -> None:
-    """New tags, and delete markers for stale ones: there are none where no image is known."""
-    new = new_tags.where(F.col("verdict") != "own").drop("verdict")
+def _merge_tags(merge: Merge, new: DataFrame, winners: DataFrame) -> int:
+    """New tags, and delete markers for stale ones: there are none where no image is known.
+
+    Returns:
+        Number of tags that were inserted.
+    """
     source = new.withColumn("gone", F.lit(False))
     if not merge.all_new:
         stale = _stale_tags(merge.tables, new, winners)
         source = source.unionByName(stale.withColumn("gone", F.lit(True)))
-    merge.into(IMAGE_TAGS, source, values=_TAG_VALUES)
+    return merge.into(IMAGE_TAGS, source, values=_TAG_VALUES)
 
 
 def _stale_tags(tables: TableSet, new: DataFrame, winners: DataFrame) -> DataFrame:

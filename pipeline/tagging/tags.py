@@ -23,8 +23,9 @@ def tags_of(staged: DataFrame, labels: DataFrame) -> DataFrame:
         The columns of ``image_tags``.
     """
     # The best label of a task is its first, since tags are staged best first.
-    tasks = F.transform("tags", lambda tag: tag["task"])
-    scored = staged.select(*_FACT, tasks.alias("tasks"), F.posexplode("tags").alias("rank", "tag"))
+    # The tasks are a field of the array: a lambda over it is interpreted, three times as slow.
+    tasks = F.col("tags.task").alias("tasks")
+    scored = staged.select(*_FACT, tasks, F.posexplode("tags").alias("rank", "tag"))
     limits = F.broadcast(labels.select("taxonomy_version", "task", "label", "kind", "threshold"))
     is_best = F.array_position("tasks", F.col("task")) == F.col("rank") + 1
     return (

@@ -28,8 +28,8 @@ from pipeline.config import (
     TagNightlyConfig,
 )
 from pipeline.errors import HeldByAudit, RunConflictError
+from pipeline.tables.commit import commit_note
 from pipeline.tables.ledger import Ledger
-from pipeline.tables.merge import commit_note
 from pipeline.tables.schemas import IMAGE_TAGS, IMAGES
 from pipeline.tables.store import TableSet
 from pipeline.tagging import resolution
