@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import LossConfig, ModelConfig, TrainModelConfig
+from pipeline.config import ModelConfig, TrainModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
 from pipeline.images.reasons import Reason
@@ -29,9 +29,11 @@ from pipeline.models.device import choose_device
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.mumic import MuMIC
 from pipeline.models.towers import Towers, load_towers
+from pipeline.ranges import validate_ranges
 from pipeline.taxonomy import Taxonomy, read_taxonomy
 from pipeline.training.data import read_labelled
 from pipeline.training.loop import TrainedModel, train
+from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
             diverged. No bundle is left then.
     """
     started = time.monotonic()
+    validate_ranges(config)
     _validate(config)
     taxonomy = read_taxonomy(config.taxonomy)
     images = read_labelled(config.manifest, taxonomy)
@@ -131,18 +134,14 @@ def _validate(config: TrainModelConfig) -> None:
             where=config.bundle,
             todo="choose a folder that is not there",
         )
-    optimizer, loss = config.optimizer, config.loss
-    for name, value, valid in (
-        ("optimizer.epochs", optimizer.epochs, optimizer.epochs >= 1),
-        ("optimizer.batch_size", optimizer.batch_size, optimizer.batch_size >= 1),
-        ("optimizer.learning_rate", optimizer.learning_rate, optimizer.learning_rate > 0),
-        ("optimizer.weight_decay", optimizer.weight_decay, optimizer.weight_decay >= 0),
-        ("optimizer.warmup", optimizer.warmup, 0 <= optimizer.warmup <= 1),
-        ("optimizer.clip_norm", optimizer.clip_norm, optimizer.clip_norm > 0),
-        ("loss.tau", loss.tau, 0.01 <= loss.tau <= 1),  # noqa: PLR2004  MuMIC.clamp_tau's range
-    ):
-        if not valid:
-            raise ConfigurationError("a value is out of range", where=name, got=value)
+    if config.loss.kind == "linear_head":
+        raise ConfigurationError(
+            "a bundle cannot hold a linear head: it knows its own labels only, and no texts",
+            where="loss.kind",
+            expected="tempered_sigmoid, plain_bce, asymmetric or softmax",
+            got="linear_head",
+            todo="compare with it through pipeline.training.loop.train",
+        )
 
 
 def _make_model(config: TrainModelConfig) -> tuple[Towers, MuMIC]:
@@ -150,11 +149,7 @@ def _make_model(config: TrainModelConfig) -> tuple[Towers, MuMIC]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optimizer.seed)
         towers = load_towers(config.towers)
-    loss: LossConfig = config.loss
-    mumic = MuMIC(
-        towers.model, tau=loss.tau, learn_tau=loss.learn_tau, learn_bias=loss.bias != "none"
-    )
-    return towers, mumic
+    return towers, make_mumic(towers.model, config.loss)
 
 
 def _shows_progress(config: TrainModelConfig) -> bool:
@@ -176,7 +171,7 @@ def _make_figures(
     trained: TrainedModel, training: PixelSet, validation: PixelSet
 ) -> dict[str, float | int | None] | None:
     """Validation figures of the weights that were kept, with the baseline they have to beat."""
-    figures = trained.epochs[trained.best].validation
+    figures = trained.validation
     if figures is None:
         return None
     frequencies = label_frequencies(training.targets, training.known)
