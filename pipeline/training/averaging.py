@@ -9,19 +9,40 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-def make_average(module: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of a module's weights and statistics, or None for no decay.
+class MovingAverage(AveragedModel):
+    """An exponential moving average of a module's weights and of its batch norms' statistics.
 
-    Statistics of batch norms are averaged like weights: those of the last step belong to other
-    weights.
+    Statistics are averaged like weights: those of the last step belong to other weights. Torch's
+    ``use_buffers`` would average every buffer, and CLIP's causal mask holds -inf, whose average
+    is NaN.
 
     Args:
         module: Copied.
         decay: Share of the average that an update keeps, 0 to below 1.
     """
-    if decay == 0:
-        return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._average = get_ema_multi_avg_fn(decay)
+        super().__init__(module, multi_avg_fn=self._average)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the weights of ``model``; the first call copies them."""
+        first = int(self.n_averaged) == 0
+        statistics = _list_statistics(self.module)
+        before = [statistic.clone() for statistic in statistics]
+        super().update_parameters(model)
+        if first or not statistics:
+            return
+        for statistic, old in zip(statistics, before, strict=True):
+            statistic.copy_(old)
+        self._average(statistics, _list_statistics(model), None)
+
+
+def _list_statistics(module: nn.Module) -> list[Tensor]:
+    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    found = ((norm.running_mean, norm.running_var) for norm in norms)
+    return [s for statistics in found for s in statistics if s is not None]
 
 
 def copy_weights(module: nn.Module) -> dict[str, Tensor]:

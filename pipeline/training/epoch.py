@@ -48,6 +48,11 @@ class EpochSize:
     own: int
     images: int
 
+    @property
+    def per_step(self) -> int:
+        """Images of a step, of all processes."""
+        return self.images // self.steps
+
 
 def measure_epoch(trainer: Trainer, training: PixelSet) -> EpochSize:
     """The size of an epoch: the same in each of them, and for each process.
@@ -99,13 +104,12 @@ def run_epoch(
     of_cuts = make_generator(config.seed, CUTS, index, process)
     cuts = draw_cuts(size.own, of_cuts) if trainer.augmented else None
     done = done or EpochProgress(0, torch.zeros((), device=trainer.device))
-    per_step = size.images // size.steps
     trainer.network.train_trained()
     with show_epoch(
         epoch=index,
         epochs=config.epochs,
         images=size.images,
-        seen=done.step * per_step,
+        seen=done.step * size.per_step,
         shown=progress,
     ) as bar:
         while done.step < size.steps:
@@ -120,7 +124,7 @@ def run_epoch(
             )
             done.loss += loss
             done.step += 1
-            bar.advance(per_step, loss)
+            bar.advance(size.per_step, loss)
             if after_step is not None and done.step < size.steps:
                 after_step(done)
     mean = float(done.loss) / size.steps

@@ -31,6 +31,7 @@ from pipeline.models.mumic import MuMIC
 from pipeline.models.towers import Towers, load_towers
 from pipeline.ranges import validate_ranges
 from pipeline.taxonomy import Taxonomy, read_taxonomy
+from pipeline.training.checkpoint import remove_checkpoint
 from pipeline.training.data import read_labelled
 from pipeline.training.loop import TrainedModel, train
 from pipeline.training.objective import make_mumic
@@ -93,6 +94,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
             device=device,
             augmented=config.augment,
             progress=_shows_progress(config),
+            checkpoint=config.checkpoint,
         )
         figures = _make_figures(trained, training, validation)
         left_out = images.left_out + training.left_out + validation.left_out
@@ -105,6 +107,8 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
         licence=config.towers.licence,
         training=_make_memory(config, trained, figures) | counts,
     )
+    if config.checkpoint.folder is not None:
+        remove_checkpoint(config.checkpoint.folder)
     profile = ModelConfig(uri=config.bundle)
     return {
         "job": "train_model",

@@ -15,20 +15,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.config import LossConfig, OptimizerConfig
+from pipeline.config import CheckpointConfig, LossConfig, OptimizerConfig
 from pipeline.evaluation.metrics import RankingMetrics
 from pipeline.images.preprocess import Preprocessing
 from pipeline.models.linear_head import LinearHead
 from pipeline.models.mumic import MuMIC
 from pipeline.training.averaging import copy_weights, interpolate_weights
-from pipeline.training.epoch import measure_epoch, run_epoch
+from pipeline.training.epoch import EpochProgress, measure_epoch, run_epoch
 from pipeline.training.history import Epoch, History
+from pipeline.training.journal import Journal, open_journal
 from pipeline.training.network import Network
 from pipeline.training.objective import has_bias, make_objective
 from pipeline.training.pixels import PixelSet
 from pipeline.training.prior import start_at_prior
 from pipeline.training.processes import SINGLE, Processes
 from pipeline.training.randomness import keep_reproducible
+from pipeline.training.state import identify_training
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import validate_network
 
@@ -71,6 +73,7 @@ def train(
     augmented: bool = True,
     progress: bool = False,
     processes: Processes = SINGLE,
+    checkpoint: CheckpointConfig | None = None,
 ) -> TrainedModel:
     """Train towers, temperature and bias, whichever of them are not frozen.
 
@@ -89,10 +92,12 @@ def train(
         augmented: Random crops and flips.
         progress: Show progress on stderr.
         processes: Who trains together.
+        checkpoint: Where to go on from, and to write to; nowhere without a folder.
 
     Raises:
         ManifestError: There is no image to learn from.
         ConfigurationError: Nothing is left to train.
+        CheckpointError: The checkpoint is damaged, or of another training.
         ModelError: The loss is not finite any more.
     """
     with keep_reproducible(device):
@@ -113,13 +118,27 @@ def train(
             augmented=augmented,
             processes=processes,
         )
+        identity = {}
+        if checkpoint is not None and checkpoint.folder is not None:
+            identity = identify_training(
+                trainer.network.state_dict(),
+                texts={"tokens": tokens, "owners": owners},
+                training=training,
+                validation=validation,
+                optimizer=optimizer,
+                loss=loss,
+                augmented=augmented,
+                processes=processes,
+            )
         run = _Run(trainer, training, validation, preprocessing)
         if has_bias(loss) and loss.bias == "prior":
             start_at_prior(trainer, training)
         start = copy_weights(trainer.network)
-        history = History(best_weights=start)
-        while not history.is_over(optimizer):
-            run.run_next_epoch(history, progress=progress)
+        with open_journal(trainer, checkpoint or CheckpointConfig(), identity) as journal:
+            history, done = journal.read() or (History(best_weights=start), None)
+            while not history.is_over(optimizer):
+                run.run_next_epoch(history, done, journal, progress=progress)
+                done = None
         trainer.kept.load_state_dict(
             interpolate_weights(start, history.best_weights, optimizer.interpolation)
         )
@@ -155,16 +174,27 @@ class _Run:
         counts = trainer.processes.add_up(torch.tensor(len(validation)))
         self.validates = int(counts) > 0
 
-    def run_next_epoch(self, history: History, *, progress: bool) -> None:
+    def run_next_epoch(
+        self, history: History, done: EpochProgress | None, journal: Journal, *, progress: bool
+    ) -> None:
         """Train for an epoch, look at the validation images, and note what came of it."""
         trainer, index = self.trainer, len(history.epochs)
+        seen = self.size.images - (0 if done is None else done.step * self.size.per_step)
         started = time.monotonic()
-        loss = run_epoch(trainer, index, self.training, progress=progress)
+        loss = run_epoch(
+            trainer,
+            index,
+            self.training,
+            done=done,
+            after_step=lambda now: journal.write(history, now),
+            progress=progress,
+        )
         took = time.monotonic() - started
         trainer.processes.share(trainer.network)
         trainer.processes.share(trainer.kept)
         figures = self.validate()
-        history.note(Epoch(loss, figures), trainer.kept, images=self.size.images, seconds=took)
+        history.note(Epoch(loss, figures), trainer.kept, images=seen, seconds=took)
+        journal.write(history, None)
         mumic = trainer.kept.mumic
         _LOG.info(
             "epoch %d of %d: loss %.4f, validation GAP %s, tau %.4f, bias %.2f, %.0f images/s",
@@ -174,7 +204,7 @@ class _Run:
             "none" if figures is None else f"{figures.gap:.4f}",
             float(mumic.tau.detach()),
             float(mumic.bias.detach()),
-            self.size.images / took,
+            seen / took,
         )
 
     def validate(self) -> RankingMetrics | None:

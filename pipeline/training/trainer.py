@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.config import OptimizerConfig
 from pipeline.errors import ConfigurationError
 from pipeline.images.preprocess import Preprocessing
-from pipeline.training.averaging import make_average
+from pipeline.training.averaging import MovingAverage
 from pipeline.training.network import Network
 from pipeline.training.objective import Objective
 from pipeline.training.optimizer import make_optimizer
@@ -74,7 +74,7 @@ class Trainer:
         # bf16 has the range of float32; fp16 has not, and small gradients would vanish.
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         network.embed_labels()
-        self.average = make_average(network, config.ema_decay)
+        self.average = MovingAverage(network, config.ema_decay) if config.ema_decay else None
 
     @property
     def kept(self) -> Network:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,88 +11,19 @@ import numpy.typing as npt
 import pytest
 import torch
 from tiny_models import TAXONOMY, make_towers
+from tiny_trainings import CPU, NONE, RECIPE, SIDE, changed, make_images, run, weights
 
-from pipeline.config import LossConfig, OptimizerConfig
+from pipeline.config import LossConfig
 from pipeline.errors import ConfigurationError, ManifestError, ModelError
 from pipeline.evaluation.metrics import RankingMetrics, gap, label_frequencies
 from pipeline.models.bundle import read_bundle, write_bundle
 from pipeline.models.labels import embed_labels, tokenize_labels
 from pipeline.models.mumic import MuMIC
-from pipeline.training.loop import TrainedModel, train
+from pipeline.training.loop import TrainedModel
 from pipeline.training.network import Network
-from pipeline.training.objective import make_mumic
 from pipeline.training.optimizer import learning_rate_factor, make_optimizer
 from pipeline.training.pixels import PixelSet, augment, cut_centre, draw_cuts
 from pipeline.training.validation import score_images
-
-CPU = torch.device("cpu")
-SIDE = 32
-LABELS = len(TAXONOMY.labels)
-# What each label looks like: a colour in a quarter of the picture, or in its middle.
-COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 230), (230, 220, 40), (200, 60, 220))
-PLACES = ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))
-RECIPE = OptimizerConfig(epochs=2, batch_size=8, learning_rate=2e-3, weight_decay=0.05, seed=3)
-
-
-def draw(targets: npt.NDArray[np.bool_], side: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Pictures that show their labels, [N, side, side, 3]."""
-    noise = np.random.default_rng(seed).integers(0, 60, (len(targets), side, side, 3))
-    for picture, held in zip(noise, targets, strict=True):
-        for label in np.flatnonzero(held):
-            top, left = PLACES[label]
-            picture[top : top + 14, left : left + 14] = COLOURS[label]
-    return noise.astype(np.uint8)
-
-
-def make_images(count: int, *, side: int = SIDE, seed: int = 0) -> PixelSet:
-    targets = np.random.default_rng(seed).random((count, LABELS)) < (0.5, 0.4, 0.3, 0.2, 0.2)
-    return PixelSet(
-        pixels=draw(targets, side, seed),
-        targets=targets,
-        known=np.ones_like(targets),
-        ids=tuple(str(index) for index in range(count)),
-        left_out=Counter(),
-    )
-
-
-NONE = make_images(0)
-
-
-def run(
-    folder: Path,
-    training: PixelSet,
-    validation: PixelSet = NONE,
-    *,
-    optimizer: OptimizerConfig = RECIPE,
-    loss: LossConfig | None = None,
-    kind: str = "vit",
-    augmented: bool = True,
-) -> TrainedModel:
-    loss = loss or LossConfig()
-    towers = make_towers(folder, kind)
-    mumic = make_mumic(towers.model, loss)
-    tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
-    return train(
-        mumic,
-        tokens=tokens,
-        owners=owners,
-        training=training,
-        validation=validation,
-        preprocessing=towers.preprocessing,
-        optimizer=optimizer,
-        loss=loss,
-        device=CPU,
-        augmented=augmented,
-    )
-
-
-def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
-    return dict(trained.mumic.state_dict())
-
-
-def changed(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
-    assert first.keys() == second.keys()
-    return {name for name in first if not torch.equal(first[name], second[name])}
 
 
 def test_training_learns_what_pictures_show(tmp_path: Path) -> None:
