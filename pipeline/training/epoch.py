@@ -111,6 +111,7 @@ def run_epoch(
         images=size.images,
         seen=done.step * size.per_step,
         shown=progress,
+        told=trainer.processes.leads,
     ) as bar:
         while done.step < size.steps:
             now = index * size.steps + done.step

@@ -27,7 +27,8 @@ from pipeline.config import DecodeConfig, FetchConfig
 from pipeline.images.loader import ImageLoader, LoadedImage
 from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Reason
-from pipeline.training.data import LabelledImages, Split
+from pipeline.training.data import LabelledImages
+from pipeline.training.splits import Split
 
 _LOG = logging.getLogger(__name__)
 

@@ -80,6 +80,13 @@ class Processes:
         parts = zip(gathered, lengths, strict=True)
         return torch.cat([part[:length].cpu() for part, length in parts])
 
+    def share_text(self, text: str) -> str:
+        """The text of process 0, in every process."""
+        if self.count == 1:
+            return text
+        content = torch.tensor(list(text.encode()) if self.leads else [], dtype=torch.uint8)
+        return bytes(self.gather(content).tolist()).decode()
+
     def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Put the sum over processes into every gradient.
 
@@ -116,6 +123,11 @@ class Processes:
 
 
 SINGLE = Processes()
+
+
+def told_index() -> int:
+    """Which process this is, as its launcher told it in the environment; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager

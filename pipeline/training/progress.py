@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -10,43 +11,59 @@ from contextlib import contextmanager
 from torch import Tensor
 from tqdm import tqdm
 
+_LOG = logging.getLogger(__name__)
+
 _SECONDS_BETWEEN_BARS = 1.0
+# Where there is no bar (JSON logs, several processes) a line now and then says the same.
+_SECONDS_BETWEEN_LINES = 60.0
 
 
 class EpochBar:
-    """The bar of one epoch, on stderr.
+    """The progress of one epoch.
 
     Args:
-        bar: tqdm's.
+        bar: tqdm's; disabled where lines of the log take its place.
+        title: Which epoch it is.
+        images: Of the epoch.
+        seen: Of this epoch, before it was cut off.
         later: Images of all epochs after this one.
+        told: Whether this process tells anything.
     """
 
-    def __init__(self, bar: tqdm, later: int) -> None:
-        self._bar, self._later = bar, later
-        self._first, self._shown = bar.n, 0.0
+    def __init__(
+        self, bar: tqdm, *, title: str, images: int, seen: int, later: int, told: bool
+    ) -> None:
+        self._bar, self._title, self._told = bar, title, told
+        self._images, self._before, self._seen, self._later = images, seen, seen, later
+        self._every_s = _SECONDS_BETWEEN_LINES if bar.disable else _SECONDS_BETWEEN_BARS
+        self._started = self._last = time.monotonic()
 
     def advance(self, images: int, loss: Tensor) -> None:
         """Count a step's images.
 
         Args:
             images: Of the step.
-            loss: Of the step, a scalar. It is looked at once a second: that waits for a GPU.
+            loss: Of the step, a scalar. It is looked at only to be shown: that waits for a GPU.
         """
+        self._seen += images
         now = time.monotonic()
-        if not self._bar.disable and now - self._shown >= _SECONDS_BETWEEN_BARS:
-            self._shown = now
-            elapsed = self._bar.format_dict["elapsed"]
-            pace = elapsed / max(1, self._bar.n + images - self._first)
-            left = (self._bar.total - self._bar.n - images + self._later) * pace
-            self._bar.set_postfix(
-                loss=f"{float(loss):.4f}", left=tqdm.format_interval(left), refresh=False
-            )
+        if self._told and now - self._last >= self._every_s:
+            self._last = now
+            pace = (now - self._started) / (self._seen - self._before)
+            left = tqdm.format_interval((self._images - self._seen + self._later) * pace)
+            if self._bar.disable:
+                _LOG.info(
+                    "%s: %d of %d images, loss %.4f, %.0f images/s, %s left",
+                    *(self._title, self._seen, self._images, float(loss), 1 / pace, left),
+                )
+            else:
+                self._bar.set_postfix(loss=f"{float(loss):.4f}", left=left, refresh=False)
         self._bar.update(images)
 
 
 @contextmanager
 def show_epoch(
-    *, epoch: int, epochs: int, images: int, seen: int, shown: bool
+    *, epoch: int, epochs: int, images: int, seen: int, shown: bool, told: bool = True
 ) -> Iterator[EpochBar]:
     """Show the progress of an epoch, with the time left of the whole training.
 
@@ -55,16 +72,19 @@ def show_epoch(
         epochs: Of the training.
         images: Of an epoch.
         seen: Of this epoch, before it was cut off.
-        shown: Whether to show it.
+        shown: As a bar on stderr; otherwise as lines of the log.
+        told: Whether this process tells anything.
     """
+    title = f"epoch {epoch + 1} of {epochs}"
     with tqdm(
-        desc=f"epoch {epoch + 1} of {epochs}",
+        desc=title,
         initial=seen,
         total=images,
         unit="img",
         file=sys.stderr,
-        disable=not shown,
+        disable=not (shown and told),
         leave=False,
         mininterval=_SECONDS_BETWEEN_BARS,
     ) as bar:
-        yield EpochBar(bar, (epochs - epoch - 1) * images)
+        later = (epochs - epoch - 1) * images
+        yield EpochBar(bar, title=title, images=images, seen=seen, later=later, told=told)
