@@ -2,21 +2,24 @@
 
 Spark knows where the GPUs are and its TorchDistributor starts torchrun there; the training room
 knows neither. Each process decodes a share of the images and runs the same training; process 0
-writes. Processes are children of Spark's workers and import the product themselves: it must be
-installed there, or on the PYTHONPATH of executors (``spark.executorEnv.PYTHONPATH``). Manifest,
+writes. On executors the processes are children of Spark's workers and import the product
+themselves, which ``--py-files`` alone does not give them: it must be installed there, or on the
+PYTHONPATH of executors (``spark.executorEnv.PYTHONPATH``). Manifest,
 images, checkpoint and bundle must be where all of them can read, and process 0 can write.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import logging
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
@@ -25,8 +28,6 @@ import pipeline.errors
 from pipeline.config import TrainModelConfig
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.logs import configure_logging
-
-_LOG = logging.getLogger(__name__)
 
 # A process tells an expected error in a line of its own: all that comes back is its output.
 _TOLD = "train_model told:"
@@ -61,16 +62,16 @@ def launch_training(spark: SparkSession, config: TrainModelConfig) -> Mapping[st
             got=count,
         )
     told = replace(config, device="cuda" if use_gpu else "cpu")
+    listener = _Listener()
     try:
-        # Spark prints the processes' logs on stdout, where only the summary belongs.
-        with contextlib.redirect_stdout(sys.stderr):
-            summary: dict[str, Any] = distributor.run(train_in_process, told)
+        with _importable(), contextlib.redirect_stdout(listener):
+            summary = distributor.run(train_in_process, told)
     except Exception as error:
-        expected = _find_told(str(error))
+        expected = _find_told(listener.told)
         if expected is None:
             raise
         raise expected from error
-    return summary
+    return cast("dict[str, Any]", summary)
 
 
 def train_in_process(config: TrainModelConfig) -> dict[str, Any]:
@@ -91,13 +92,46 @@ def train_in_process(config: TrainModelConfig) -> dict[str, Any]:
         raise
 
 
+@contextlib.contextmanager
+def _importable() -> Iterator[None]:
+    """Let children on this machine import the product from where this process has it."""
+    before = os.environ.get("PYTHONPATH")
+    own = str(Path(pipeline.errors.__file__).parents[1])
+    os.environ["PYTHONPATH"] = own if before is None else os.pathsep.join([own, before])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+class _Listener(io.TextIOBase):
+    """Sends the processes' output on to stderr, and keeps the error that one of them told.
+
+    Spark prints it on stdout, where only the summary belongs, and its own error says nothing.
+    """
+
+    told = ""
+
+    def write(self, text: str) -> int:
+        if _TOLD in text:
+            self.told = text
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def _find_told(output: str) -> PipelineError | None:
     """The expected error in the output of processes, as the error it was."""
     found = re.search(rf"{re.escape(_TOLD)} (\{{.*\}})", output)
     if found is None:
         return None
     told = json.loads(found[1])
-    return getattr(pipeline.errors, told["kind"], PipelineError)(told["message"])  # type: ignore[no-any-return]
+    kind: type[PipelineError] = getattr(pipeline.errors, told["kind"], PipelineError)
+    return kind(told["message"])
 
 
 def _has_gpus(spark: SparkSession, on_driver: bool) -> bool:

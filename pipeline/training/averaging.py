@@ -22,7 +22,7 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._average = get_ema_multi_avg_fn(decay)
+        self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         super().__init__(module, multi_avg_fn=self._average)
 
     @torch.no_grad()

@@ -69,7 +69,7 @@ class Journal:
             history, done = found
             place = [len(history.epochs), 0 if done is None else done.step]
         places = self._trainer.processes.gather(torch.tensor([place]))
-        if len(places.unique(dim=0)) > 1:
+        if len(set(map(tuple, places.tolist()))) > 1:
             raise CheckpointError(
                 "the processes see different checkpoints",
                 where="checkpoint.folder",

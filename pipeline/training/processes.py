@@ -104,7 +104,7 @@ class Processes:
             travelling = torch.cat([g.flatten().to(self.device) for g in buffer])
             dist.all_reduce(travelling)
             sizes = [g.numel() for g in buffer]
-            for gradient, added in zip(buffer, travelling.split(sizes), strict=True):
+            for gradient, added in zip(buffer, torch.split(travelling, sizes), strict=True):
                 gradient.copy_(added.view(gradient.shape))
 
     def share(self, module: nn.Module) -> None:

@@ -139,7 +139,8 @@ def _figures_to_json(figures: RankingMetrics | None) -> dict[str, Any] | None:
 def _figures_from_json(told: dict[str, Any] | None) -> RankingMetrics | None:
     if told is None:
         return None
-    return RankingMetrics(**{n: math.nan if v is None else v for n, v in told.items()})
+    figures: dict[str, Any] = {n: math.nan if v is None else v for n, v in told.items()}
+    return RankingMetrics(**figures)
 
 
 def _digest(data: Mapping[str, Any]) -> str:

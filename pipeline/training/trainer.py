@@ -10,6 +10,8 @@ Shapes: B images, L labels; H W of the input, CH CW of the cache.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -81,8 +83,7 @@ class Trainer:
         """The network that is validated and kept: the average, where there is one."""
         if self.average is None:
             return self.network
-        network: Network = self.average.module
-        return network
+        return cast("Network", self.average.module)
 
     @property
     def share(self) -> int:

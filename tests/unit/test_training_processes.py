@@ -98,7 +98,9 @@ def test_two_processes_with_unequal_knowledge_step_as_one(tmp_path: Path) -> Non
         found = load_file(own / "gradients.safetensors")
         assert found.keys() == gradients.keys()
         for name, value in gradients.items():
-            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6, msg=name)
+            # float32 itself rounds at 1e-7 of the largest
+            atol = 1e-6 * max(1.0, float(value.abs().max()))
+            torch.testing.assert_close(found[name], value, rtol=0, atol=atol, msg=name)
         after = load_file(own / "weights.safetensors")
         moved = 0.0
         for name, value in state.items():
