@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +30,14 @@ from udfs.distributed_training import launch_training
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Two interpreters import torch, beside Spark.
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.chaos,
+    # Two interpreters import torch, beside Spark.
+    pytest.mark.timeout(900),
+    # Spark never closes the pipe of the process it started.
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ARCHITECTURE = {
     "embed_dim": 32,
@@ -63,15 +66,6 @@ def make_rows(count: int) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-@pytest.fixture(autouse=True)
-def _pipes_of_spark() -> Iterator[None]:
-    """Spark never closes the pipe of the process it started; that is told when it is collected."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture
