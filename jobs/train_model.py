@@ -1,4 +1,4 @@
-"""Train MuMIC on a labelled manifest and write its bundle. Starts no JVM."""
+"""Train MuMIC on a labelled manifest and write its bundle. One process starts no JVM."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ JOB = "train_model"
 def train_model(config: TrainModelConfig) -> Mapping[str, object]:
     """The job."""
     # Torch takes seconds to load: not for --help and not before a wrong setting is told.
-    from pipeline.training.launch import run_training  # noqa: PLC0415
+    from pipeline.training.launch import run_training, validate_training  # noqa: PLC0415
 
-    return run_training(config)
+    if config.distribution.processes == 1:
+        return run_training(config)
+    from pipeline.spark import open_session  # noqa: PLC0415
+    from udfs.distributed_training import launch_training  # noqa: PLC0415
+
+    validate_training(config)
+    return launch_training(open_session(f"mumic {JOB}"), config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@
       ManifestError
       TaxonomyError
       BundleError
+      CheckpointError          of a training: damaged, or another one's
       DeviceError
       ModelError               the model broke its contract: NaN, wrong shape, too few rows
       PreflightError
@@ -77,6 +78,10 @@ class TaxonomyError(PipelineError):
 
 class BundleError(PipelineError):
     """The model bundle is missing, incomplete, or not what its hashes say."""
+
+
+class CheckpointError(PipelineError):
+    """A training's checkpoint cannot be written, is damaged, or belongs to another training."""
 
 
 class DeviceError(PipelineError):

@@ -10,15 +10,20 @@ from pipeline.config import (
     AuditConfig,
     BackfillCatalogConfig,
     CalibrationConfig,
+    CheckpointConfig,
     CostConfig,
     DecodeConfig,
+    DistributionConfig,
     EraseImagesConfig,
     FetchConfig,
     FiguresConfig,
     LabelErrorsConfig,
+    LabelledManifestConfig,
     LeaseConfig,
+    LossConfig,
     MaintainTablesConfig,
     ModelConfig,
+    OptimizerConfig,
     PaceConfig,
     PublishRunConfig,
     QueryTagsConfig,
@@ -35,6 +40,8 @@ _COUNT: Range = (1, math.inf)
 _AMOUNT: Range = (0, math.inf)
 _SHARE: Range = (0, 1)
 _DURATION_S: Range = (0.001, math.inf)
+_RATE: Range = (1e-12, math.inf)
+_TAU: Range = (0.01, 1)  # what MuMIC.clamp_tau keeps a learnt one in
 _EXPIRY_S: Range = (30, math.inf)  # a third of it must be ample time for a commit
 
 RANGES: dict[type, dict[str, Range]] = {
@@ -85,8 +92,35 @@ RANGES: dict[type, dict[str, Range]] = {
         "pairs": _AMOUNT,
         "thumbnail_pixels": (16, 1024),
     },
+    LabelledManifestConfig: {"validation_share": _SHARE, "test_share": _SHARE},
+    OptimizerConfig: {
+        "epochs": _COUNT,
+        "batch_size": _COUNT,
+        "micro_batch_size": _COUNT,
+        "learning_rate": _RATE,
+        "image_learning_rate": _RATE,
+        "text_learning_rate": _RATE,
+        "head_learning_rate": _RATE,
+        "weight_decay": _AMOUNT,
+        "warmup": _SHARE,
+        "clip_norm": _RATE,
+        # 0.99999 forgets half of a weight in 69,000 steps: beyond, nothing would ever move.
+        "ema_decay": (0, 0.99999),
+        "patience": _COUNT,
+        "interpolation": _SHARE,
+        "seed": (0, 2**63 - 1),
+    },
+    LossConfig: {
+        "tau": _TAU,
+        "gamma_negative": _AMOUNT,
+        "gamma_positive": _AMOUNT,
+        # At 1 no negative would cost anything.
+        "margin": (0, 0.99),
+    },
+    CheckpointConfig: {"every_s": _AMOUNT},
+    DistributionConfig: {"processes": _COUNT},
 }
-"""Least and most of each number, both allowed. A training checks its own."""
+"""Least and most of each number, both allowed."""
 
 
 def validate_ranges(config: object) -> None:

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,13 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.dataset as ds  # type: ignore[import-untyped]
 
 from pipeline.config import LabelledManifestConfig
-from pipeline.errors import ManifestError
+from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.images.loader import ImageRequest
 from pipeline.images.reasons import Reason
 from pipeline.taxonomy import Taxonomy
+from pipeline.training.splits import SPLITS, Split, split_group
 
 _LOG = logging.getLogger(__name__)
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 # Rows with their bytes that are in memory at once while pixels are made.
 _ROWS_PER_READ = 64
@@ -120,14 +118,23 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
     Args:
         config: Place and columns. ``labels`` lists the ids of the labels that hold; an empty list
             says that none does. A label listed as ``unknown`` counts as unchecked, also where
-            ``labels`` has it.
+            ``labels`` has it. A ``group`` decides the split where it is named, or where there is
+            no split column: see :func:`split_group`.
         taxonomy: Gives L and the order of labels. A label id that several tasks have holds in
             each of them.
 
     Raises:
         ManifestError: It cannot be read, a column is missing or mistyped, ids or labels are null,
             a label is not in the taxonomy, or a split is not one of ``SPLITS``.
+        ConfigurationError: The shares of the splits leave nothing to train on.
     """
+    if config.validation_share + config.test_share >= 1:
+        raise ConfigurationError(
+            "the shares leave no group to train on",
+            where="manifest.validation_share, manifest.test_share",
+            expected="less than 1 together",
+            got=config.validation_share + config.test_share,
+        )
     dataset = _open(config.path)
     columns = _find_columns(config, dataset.schema)
     light = [name for role, name in columns.items() if role != "content"]
@@ -140,16 +147,11 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
     else:
         has_content = np.zeros(table.num_rows, bool)
 
-    _refuse_nulls(table, columns, ("image_id", "labels", "split"), config.path)
+    belonging = "group" if "group" in columns else "split"
+    _refuse_nulls(table, columns, ("image_id", "labels", belonging), config.path)
     ids = table[columns["image_id"]].cast(pa.string()).to_pylist()
-    splits = np.array(table[columns["split"]].to_pylist(), dtype=str)
-    if wrong := sorted(set(splits.tolist()) - set(SPLITS)):
-        raise ManifestError(
-            f"unknown splits in column {columns['split']}",
-            where=config.path,
-            expected=", ".join(SPLITS),
-            got=wrong[:_EXAMPLES],
-        )
+    told = table[columns[belonging]].cast(pa.string()).to_pylist()
+    splits = _read_splits(told, config, columns)
     targets = _mark(table[columns["labels"]], columns["labels"], taxonomy, config.path)
     known = np.ones_like(targets)
     if "unknown" in columns:
@@ -157,7 +159,7 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
     uris = table[columns["uri"]].to_pylist() if "uri" in columns else [None] * len(ids)
 
     left_out: Counter[Reason] = Counter()
-    kept = _keep_each_once(ids, list(zip(uris, splits, strict=True)), targets, known, left_out)
+    kept = _keep_each_once(ids, list(zip(uris, told, strict=True)), targets, known, left_out)
     sourced = [row for row in kept if has_content[row] or uris[row]]
     if len(sourced) < len(kept):
         left_out[Reason.NO_SOURCE] += len(kept) - len(sourced)
@@ -181,6 +183,26 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
     )
 
 
+def _read_splits(
+    told: Sequence[str], config: LabelledManifestConfig, columns: dict[str, str]
+) -> npt.NDArray[np.str_]:
+    """The split of each row, as its split column tells it or its group decides, [N]."""
+    if "group" in columns:
+        split_of = {
+            group: split_group(group, validation=config.validation_share, test=config.test_share)
+            for group in set(told)
+        }
+        return np.array([split_of[group] for group in told], dtype=str)
+    if wrong := sorted(set(told) - set(SPLITS)):
+        raise ManifestError(
+            f"unknown splits in column {columns['split']}",
+            where=config.path,
+            expected=", ".join(SPLITS),
+            got=wrong[:_EXAMPLES],
+        )
+    return np.array(told, dtype=str)
+
+
 def _open(path: str) -> Any:
     try:
         return ds.dataset(path, format="parquet")
@@ -195,10 +217,11 @@ def _open(path: str) -> Any:
 
 def _find_columns(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str, str]:
     """Role -> column name, for the columns that are there; mistyped or missing ones are errors."""
+    belonging = _choose_belonging(config, schema)
     named = {
         "image_id": config.image_id,
         "labels": config.labels,
-        "split": config.split,
+        **belonging,
         "uri": config.uri,
         "content": config.content,
         "unknown": config.unknown,
@@ -207,6 +230,7 @@ def _find_columns(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str
         "image_id": ("string or integer", lambda t: _is_string(t) or pa.types.is_integer(t)),
         "labels": ("array of strings", _is_strings),
         "split": ("string", _is_string),
+        "group": ("string or integer", lambda t: _is_string(t) or pa.types.is_integer(t)),
         "uri": ("string", _is_string),
         "content": ("binary", lambda t: pa.types.is_binary(t) or pa.types.is_large_binary(t)),
         "unknown": ("array of strings", _is_strings),
@@ -221,7 +245,8 @@ def _find_columns(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str
                 f"the labelled manifest has no column {name} for {role}",
                 where=config.path,
                 got=schema.names,
-                todo=f"name it with manifest.{role}",
+                todo=f"name it with manifest.{role}"
+                + (", or what belongs together with manifest.group" if role == "split" else ""),
             )
         expected, fit = fits[role]
         if not fit(schema.field(column).type):
@@ -240,6 +265,15 @@ def _find_columns(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str
             todo="name one with manifest.uri or manifest.content",
         )
     return columns
+
+
+def _choose_belonging(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str, str]:
+    """The column that says, or decides, which split a row is in."""
+    if config.group is not None:
+        return {"group": config.group}
+    if config.split not in schema.names and "group" in schema.names:
+        return {"group": "group"}
+    return {"split": config.split}
 
 
 def _is_string(kind: pa.DataType) -> bool:

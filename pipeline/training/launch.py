@@ -1,12 +1,13 @@
 """From a configuration to a bundle: reads the labelled manifest, trains, writes, sums up.
 
-The steps of ``train_model`` in order, and nothing else. Runs in one process without Spark; a job
-that wants another launcher hands it in from outside.
+The steps of ``train_model`` in order, and nothing else. Knows no Spark: whoever wants several
+processes starts them, and each runs this.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import tempfile
@@ -17,22 +18,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from pipeline.config import LossConfig, ModelConfig, TrainModelConfig
+from pipeline.config import ModelConfig, TrainModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
 from pipeline.images.reasons import Reason
 from pipeline.models.bundle import write_bundle
-from pipeline.models.bundle_info import model_version
-from pipeline.models.device import choose_device
+from pipeline.models.bundle_info import BundleInfo, model_version
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.mumic import MuMIC
 from pipeline.models.towers import Towers, load_towers
+from pipeline.ranges import validate_ranges
 from pipeline.taxonomy import Taxonomy, read_taxonomy
+from pipeline.training.checkpoint import remove_checkpoint
 from pipeline.training.data import read_labelled
 from pipeline.training.loop import TrainedModel, train
+from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
+from pipeline.training.processes import Processes, join_processes
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,59 +46,155 @@ _FEW_POSITIVES = 5
 
 
 def run_training(config: TrainModelConfig) -> dict[str, Any]:
-    """Train MuMIC as configured and write its bundle.
+    """Train MuMIC as configured and write its bundle, with the processes that are there.
+
+    What started several of them (torchrun, Spark's TorchDistributor) has told each in its
+    environment; otherwise it is one.
 
     Returns:
-        The summary, plain JSON data: job, state, bundle, model_version (of the default inference
-        profile), taxonomy_version, epochs, best_epoch, images (trained on), validation_images,
-        left_out (by reason), images_per_s, seconds, validation (figures, or None), tau, bias.
+        The summary, plain JSON data, the same in every process: job, state, bundle, model_version
+        (of the default inference profile), taxonomy_version, epochs, best_epoch, images (trained
+        on), validation_images, left_out (by reason), images_per_s, seconds, processes, validation
+        (figures, or None), tau, bias.
 
     Raises:
-        PipelineError: Configuration, manifest, taxonomy or device cannot be used, or the training
-            diverged. No bundle is left then.
+        PipelineError: Configuration, manifest, taxonomy, checkpoint or device cannot be used, or
+            the training diverged. No bundle is left then.
     """
     started = time.monotonic()
-    _validate(config)
-    taxonomy = read_taxonomy(config.taxonomy)
+    validate_training(config)
+    with join_processes(config.device) as (processes, device):
+        summary: dict[str, Any] = {}
+        taxonomy = read_taxonomy(config.taxonomy)
+        towers, mumic = _make_model(config)
+        with tempfile.TemporaryDirectory(prefix="mumic-train-") as folder:
+            training, validation, left_out = _decode(
+                config, towers, taxonomy, processes, Path(folder)
+            )
+            tokens, owners = tokenize_labels(towers.tokenizer, taxonomy)
+            trained = train(
+                mumic,
+                tokens=tokens,
+                owners=owners,
+                training=training,
+                validation=validation,
+                preprocessing=towers.preprocessing,
+                optimizer=config.optimizer,
+                loss=config.loss,
+                device=device,
+                augmented=config.augment,
+                progress=_shows_progress(config),
+                processes=processes,
+                checkpoint=config.checkpoint,
+            )
+            figures, counts = _make_figures(trained, training, validation, taxonomy, processes)
+        if processes.leads:
+            info = _write(
+                config,
+                trained,
+                towers=towers,
+                taxonomy=taxonomy,
+                figures=figures,
+                counts=counts,
+            )
+            summary = {
+                "job": "train_model",
+                "state": "done",
+                "bundle": config.bundle,
+                **_describe(info),
+                "epochs": len(trained.epochs),
+                "best_epoch": trained.best + 1,
+                **counts,
+                "left_out": left_out,
+                "images_per_s": round(trained.images_per_s, 1),
+                "seconds": round(time.monotonic() - started, 1),
+                "processes": processes.count,
+                "validation": figures,
+            }
+        shared: dict[str, Any] = json.loads(processes.share_text(json.dumps(summary)))
+        return shared
+
+
+def validate_training(config: TrainModelConfig) -> None:
+    """Refuse first what would only fail after the training, or in a way nobody understands.
+
+    Raises:
+        ConfigurationError: A setting is out of range, the bundle exists, or no bundle could hold
+            what would be trained.
+    """
+    validate_ranges(config)
+    if os.path.lexists(config.bundle):
+        raise ConfigurationError(
+            "a bundle is never overwritten",
+            where=config.bundle,
+            todo="choose a folder that is not there",
+        )
+    if config.loss.kind == "linear_head":
+        raise ConfigurationError(
+            "a bundle cannot hold a linear head: it knows its own labels only, and no texts",
+            where="loss.kind",
+            expected="tempered_sigmoid, plain_bce, asymmetric or softmax",
+            got="linear_head",
+            todo="compare with it through pipeline.training.loop.train",
+        )
+
+
+def _make_model(config: TrainModelConfig) -> tuple[Towers, MuMIC]:
+    """Towers and model; random weights come from the training's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.optimizer.seed)
+        towers = load_towers(config.towers)
+    return towers, make_mumic(towers.model, config.loss)
+
+
+def _shows_progress(config: TrainModelConfig) -> bool:
+    return config.log.progress and config.log.format == "text"
+
+
+def _decode(
+    config: TrainModelConfig,
+    towers: Towers,
+    taxonomy: Taxonomy,
+    processes: Processes,
+    folder: Path,
+) -> tuple[PixelSet, PixelSet, dict[str, int]]:
+    """This process' images to train on and to validate with, and what all left out, by reason."""
     images = read_labelled(config.manifest, taxonomy)
     if not len(images.indices("train")):
         raise ManifestError(
             "the labelled manifest has no training image",
             where=config.manifest.path,
-            expected=f"rows with {config.manifest.split} = train",
+            expected=f"rows with {config.manifest.split} = train, or groups",
         )
-    device = choose_device(config.device, ())
-    towers, mumic = _make_model(config)
-    with tempfile.TemporaryDirectory(prefix="mumic-train-") as folder:
-        decoded = functools.partial(
-            make_pixel_set,
-            images,
-            fetch=config.fetch,
-            decode=config.decode,
-            folder=Path(folder),
-            progress=_shows_progress(config),
-        )
-        larger = enlarge(towers.preprocessing) if config.augment else towers.preprocessing
-        training = decoded("train", preprocessing=larger)
-        validation = decoded("validation", preprocessing=towers.preprocessing)
-        _warn_of_rare_labels(training, taxonomy)
-        tokens, owners = tokenize_labels(towers.tokenizer, taxonomy)
-        trained = train(
-            mumic,
-            tokens=tokens,
-            owners=owners,
-            training=training,
-            validation=validation,
-            preprocessing=towers.preprocessing,
-            optimizer=config.optimizer,
-            loss=config.loss,
-            device=device,
-            augmented=config.augment,
-            progress=_shows_progress(config),
-        )
-        figures = _make_figures(trained, training, validation)
-        left_out = images.left_out + training.left_out + validation.left_out
-        counts = {"images": len(training), "validation_images": len(validation)}
+    decode = functools.partial(
+        make_pixel_set,
+        images,
+        fetch=config.fetch,
+        decode=config.decode,
+        folder=folder,
+        progress=_shows_progress(config) and processes.leads,
+        process=processes.index,
+        processes=processes.count,
+    )
+    larger = enlarge(towers.preprocessing) if config.augment else towers.preprocessing
+    training = decode("train", preprocessing=larger)
+    validation = decode("validation", preprocessing=towers.preprocessing)
+    of_pixels = training.left_out + validation.left_out
+    counts = processes.add_up(torch.tensor([of_pixels[reason] for reason in Reason])).tolist()
+    left_out = images.left_out + Counter(dict(zip(Reason, counts, strict=True)))
+    return training, validation, {str(r): n for r, n in sorted(left_out.items()) if n}
+
+
+def _write(
+    config: TrainModelConfig,
+    trained: TrainedModel,
+    *,
+    towers: Towers,
+    taxonomy: Taxonomy,
+    figures: dict[str, float | int | None] | None,
+    counts: dict[str, int],
+) -> BundleInfo:
+    """Write the bundle; what the training could have gone on from is no longer needed then."""
     bundle = write_bundle(
         config.bundle,
         mumic=trained.mumic,
@@ -102,70 +203,27 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
         licence=config.towers.licence,
         training=_make_memory(config, trained, figures) | counts,
     )
-    profile = ModelConfig(uri=config.bundle)
+    if config.checkpoint.folder is not None:
+        remove_checkpoint(config.checkpoint.folder)
+    return bundle.info
+
+
+def _describe(info: BundleInfo) -> dict[str, Any]:
+    profile = ModelConfig(uri=str(info.path))
     return {
-        "job": "train_model",
-        "state": "done",
-        "bundle": config.bundle,
         "model_version": model_version(
-            bundle.info, precision=profile.precision, scaled_decoding=profile.scaled_decoding
+            info, precision=profile.precision, scaled_decoding=profile.scaled_decoding
         ),
-        "taxonomy_version": taxonomy.version,
-        "epochs": len(trained.epochs),
-        "best_epoch": trained.best + 1,
-        **counts,
-        "left_out": _by_reason(left_out),
-        "images_per_s": round(trained.images_per_s, 1),
-        "seconds": round(time.monotonic() - started, 1),
-        "validation": figures,
-        "tau": bundle.info.tau,
-        "bias": bundle.info.logit_bias,
+        "taxonomy_version": info.taxonomy.version,
+        "tau": info.tau,
+        "bias": info.logit_bias,
     }
 
 
-def _validate(config: TrainModelConfig) -> None:
-    """What would only fail after the training, or in a way nobody understands, fails first."""
-    if os.path.lexists(config.bundle):
-        raise ConfigurationError(
-            "a bundle is never overwritten",
-            where=config.bundle,
-            todo="choose a folder that is not there",
-        )
-    optimizer, loss = config.optimizer, config.loss
-    for name, value, valid in (
-        ("optimizer.epochs", optimizer.epochs, optimizer.epochs >= 1),
-        ("optimizer.batch_size", optimizer.batch_size, optimizer.batch_size >= 1),
-        ("optimizer.learning_rate", optimizer.learning_rate, optimizer.learning_rate > 0),
-        ("optimizer.weight_decay", optimizer.weight_decay, optimizer.weight_decay >= 0),
-        ("optimizer.warmup", optimizer.warmup, 0 <= optimizer.warmup <= 1),
-        ("optimizer.clip_norm", optimizer.clip_norm, optimizer.clip_norm > 0),
-        ("loss.tau", loss.tau, 0.01 <= loss.tau <= 1),  # noqa: PLR2004  MuMIC.clamp_tau's range
-    ):
-        if not valid:
-            raise ConfigurationError("a value is out of range", where=name, got=value)
-
-
-def _make_model(config: TrainModelConfig) -> tuple[Towers, MuMIC]:
-    """Towers and model; random weights come from the training's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.optimizer.seed)
-        towers = load_towers(config.towers)
-    loss: LossConfig = config.loss
-    mumic = MuMIC(
-        towers.model, tau=loss.tau, learn_tau=loss.learn_tau, learn_bias=loss.bias != "none"
-    )
-    return towers, mumic
-
-
-def _shows_progress(config: TrainModelConfig) -> bool:
-    return config.log.progress and config.log.format == "text"
-
-
-def _warn_of_rare_labels(training: PixelSet, taxonomy: Taxonomy) -> None:
-    counts = training.targets.sum(axis=0)
+def _warn_of_rare_labels(positives: npt.NDArray[np.int64], taxonomy: Taxonomy) -> None:
     rare = [
         f"{label.id} ({count})"
-        for (_, label), count in zip(taxonomy.labels, counts, strict=True)
+        for (_, label), count in zip(taxonomy.labels, positives, strict=True)
         if count < _FEW_POSITIVES
     ]
     if rare:
@@ -173,18 +231,32 @@ def _warn_of_rare_labels(training: PixelSet, taxonomy: Taxonomy) -> None:
 
 
 def _make_figures(
-    trained: TrainedModel, training: PixelSet, validation: PixelSet
-) -> dict[str, float | int | None] | None:
+    trained: TrainedModel,
+    training: PixelSet,
+    validation: PixelSet,
+    taxonomy: Taxonomy,
+    processes: Processes,
+) -> tuple[dict[str, float | int | None] | None, dict[str, int]]:
     """Validation figures of the weights that were kept, with the baseline they have to beat."""
-    figures = trained.epochs[trained.best].validation
+    targets, known, validation_targets, validation_known = (
+        processes.gather(torch.from_numpy(marks)).numpy()
+        for images in (training, validation)
+        for marks in (images.targets, images.known)
+    )
+    if processes.leads:
+        _warn_of_rare_labels(targets.sum(axis=0), taxonomy)
+    counts = {"images": len(targets), "validation_images": len(validation_targets)}
+    figures = trained.validation
     if figures is None:
-        return None
-    frequencies = label_frequencies(training.targets, training.known)
+        return None, counts
+    frequencies = label_frequencies(targets, known)
     baseline = gap(
-        np.tile(frequencies, (len(validation), 1)), validation.targets, known=validation.known
+        np.tile(frequencies, (len(validation_targets), 1)),
+        validation_targets,
+        known=validation_known,
     )
     defined = None if np.isnan(baseline) else baseline
-    return figures.to_dict() | {"gap_of_label_frequencies": defined}
+    return figures.to_dict() | {"gap_of_label_frequencies": defined}, counts
 
 
 def _make_memory(
@@ -200,7 +272,3 @@ def _make_memory(
         "best_epoch": trained.best + 1,
         "validation": figures,
     }
-
-
-def _by_reason(left_out: Counter[Reason]) -> dict[str, int]:
-    return {str(reason): count for reason, count in sorted(left_out.items())}

@@ -1,7 +1,7 @@
-"""The training loop: tempered-sigmoid BCE over images and label texts, AdamW, one process.
+"""The training loop: epochs, validation, which weights are kept, and when it is enough.
 
-Bit-equal from its seed on a CPU with the same number of threads; on a GPU equal up to rounding.
-Knows neither manifests nor bundles.
+Bit-equal from its seed on a CPU with the same number of threads, cut off and taken up again or
+not; on a GPU equal up to rounding. Knows neither manifests nor bundles.
 
 Shapes: L labels, N texts, T tokens.
 """
@@ -9,38 +9,32 @@ Shapes: L labels, N texts, T tokens.
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.config import LossConfig, OptimizerConfig
-from pipeline.errors import ManifestError
+from pipeline.config import CheckpointConfig, LossConfig, OptimizerConfig
 from pipeline.evaluation.metrics import RankingMetrics
 from pipeline.images.preprocess import Preprocessing
+from pipeline.models.linear_head import LinearHead
 from pipeline.models.mumic import MuMIC
+from pipeline.training.averaging import copy_weights, interpolate_weights
+from pipeline.training.epoch import EpochProgress, measure_epoch, run_epoch
+from pipeline.training.history import Epoch, History
+from pipeline.training.journal import Journal, open_journal
+from pipeline.training.network import Network
+from pipeline.training.objective import has_bias, make_objective
 from pipeline.training.pixels import PixelSet
+from pipeline.training.prior import start_at_prior
+from pipeline.training.processes import SINGLE, Processes
+from pipeline.training.randomness import keep_reproducible
+from pipeline.training.state import identify_training
 from pipeline.training.trainer import Trainer
+from pipeline.training.validation import validate_network
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training images came to.
-
-    Attributes:
-        loss: Mean over its steps.
-        validation: Figures on the validation images; None without any.
-    """
-
-    loss: float
-    validation: RankingMetrics | None
 
 
 @dataclass(frozen=True)
@@ -48,16 +42,21 @@ class TrainedModel:
     """A trained model, in eval mode, on the CPU.
 
     Attributes:
-        mumic: The model with the best epoch's weights.
+        mumic: The model with the best epoch's weights, mixed with those it started with where the
+            configuration says so.
         epochs: What each epoch came to.
         best: Index of the epoch whose weights were kept: the best validation GAP, or the last one.
+        validation: Figures of the weights that are kept; None without validation images.
         images_per_s: Training images over the seconds spent in training steps.
+        network: ``mumic`` with its label texts, or with the linear head that was trained on it.
     """
 
     mumic: MuMIC
     epochs: tuple[Epoch, ...]
     best: int
+    validation: RankingMetrics | None
     images_per_s: float
+    network: Network
 
 
 def train(
@@ -73,88 +72,159 @@ def train(
     device: torch.device,
     augmented: bool = True,
     progress: bool = False,
+    processes: Processes = SINGLE,
+    checkpoint: CheckpointConfig | None = None,
 ) -> TrainedModel:
     """Train towers, temperature and bias, whichever of them are not frozen.
 
     All label texts go through the text tower in every step, or once where it is frozen.
 
     Args:
-        mumic: The model; changed in place.
+        mumic: The model, as of :func:`pipeline.training.objective.make_mumic`; changed in place.
         tokens: Every text of every label, [N, T] int64.
         owners: Each text's label, [N] int64.
-        training: Images to learn from.
-        validation: Images to choose the best epoch by; may be empty.
+        training: This process' images to learn from.
+        validation: This process' images to choose the best epoch by; none at all may have any.
         preprocessing: The model's: size of the input, mean and standard deviation.
         optimizer: How the weights move.
-        loss: Only ``bias`` is read here; temperature and the form of the bias are the model's.
+        loss: What is minimised; temperature and the form of the bias are the model's.
         device: Where to train.
         augmented: Random crops and flips.
         progress: Show progress on stderr.
+        processes: Who trains together.
+        checkpoint: Where to go on from, and to write to; nowhere without a folder.
 
     Raises:
         ManifestError: There is no image to learn from.
         ConfigurationError: Nothing is left to train.
+        CheckpointError: The checkpoint is damaged, or of another training.
         ModelError: The loss is not finite any more.
     """
-    if not len(training):
-        raise ManifestError("no training image can be read", todo="see the counts logged above")
-    with _reproducible(optimizer.seed, device):
-        run = Trainer(
-            mumic,
-            tokens=tokens,
-            owners=owners,
+    with keep_reproducible(device):
+        trainer = Trainer(
+            Network(
+                mumic,
+                tokens=tokens,
+                owners=owners,
+                image_tower=optimizer.image_tower,
+                text_tower=optimizer.text_tower,
+                head=_make_head(mumic, tokens, training, loss),
+                precision=optimizer.precision,
+            ),
+            objective=make_objective(loss),
             preprocessing=preprocessing,
             config=optimizer,
             device=device,
             augmented=augmented,
+            processes=processes,
         )
-        if loss.bias == "prior":
-            run.start_at_prior(training)
-        epochs: list[Epoch] = []
-        best, best_weights, seconds = 0, _copy_weights(mumic), 0.0
-        for index in range(optimizer.epochs):
-            started = time.monotonic()
-            mean_loss = run.epoch(index, training, progress=progress)
-            seconds += (took := time.monotonic() - started)
-            figures = run.evaluate(validation) if len(validation) else None
-            epochs.append(Epoch(mean_loss, figures))
-            if _gap(epochs[-1]) >= _gap(epochs[best]):
-                best, best_weights = index, _copy_weights(mumic)
-            _LOG.info(
-                "epoch %d of %d: loss %.4f, validation GAP %s, tau %.4f, bias %.2f, %.0f images/s",
-                index + 1,
-                optimizer.epochs,
-                mean_loss,
-                "none" if figures is None else f"{figures.gap:.4f}",
-                float(mumic.tau.detach()),
-                float(mumic.bias.detach()),
-                run.images_per_epoch(training) / took,
+        identity = {}
+        if checkpoint is not None and checkpoint.folder is not None:
+            identity = identify_training(
+                trainer.network.state_dict(),
+                texts={"tokens": tokens, "owners": owners},
+                training=training,
+                validation=validation,
+                optimizer=optimizer,
+                loss=loss,
+                augmented=augmented,
+                processes=processes,
             )
-    mumic.load_state_dict(best_weights)
-    mumic.clip.visual.to(memory_format=torch.contiguous_format)
+        run = _Run(trainer, training, validation, preprocessing)
+        if has_bias(loss) and loss.bias == "prior":
+            start_at_prior(trainer, training)
+        start = copy_weights(trainer.network)
+        with open_journal(trainer, checkpoint or CheckpointConfig(), identity) as journal:
+            history, done = journal.read() or (History(best_weights=start), None)
+            while not history.is_over(optimizer):
+                run.run_next_epoch(history, done, journal, progress=progress)
+                done = None
+        trainer.kept.load_state_dict(
+            interpolate_weights(start, history.best_weights, optimizer.interpolation)
+        )
+        figures = history.epochs[history.best].validation
+        if optimizer.interpolation < 1:
+            figures = run.validate()
+    network = trainer.kept.cpu().eval()
+    network.mumic.clip.visual.to(memory_format=torch.contiguous_format)
     return TrainedModel(
-        mumic=mumic.to("cpu").eval(),
-        epochs=tuple(epochs),
-        best=best,
-        images_per_s=len(epochs) * run.images_per_epoch(training) / max(seconds, 1e-9),
+        mumic=network.mumic,
+        epochs=tuple(history.epochs),
+        best=history.best,
+        validation=figures,
+        images_per_s=history.images / max(history.seconds, 1e-9),
+        network=network,
     )
 
 
-def _gap(epoch: Epoch) -> float:
-    """Validation GAP, -1 where there is none: without validation the last epoch is the best."""
-    figures = epoch.validation
-    return -1.0 if figures is None or math.isnan(figures.gap) else figures.gap
+class _Run:
+    """One training, epoch by epoch."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        training: PixelSet,
+        validation: PixelSet,
+        preprocessing: Preprocessing,
+    ) -> None:
+        self.trainer, self.preprocessing = trainer, preprocessing
+        self.training, self.validation = training, validation
+        self.size = measure_epoch(trainer, training)
+        # A share may be empty where another one is not.
+        counts = trainer.processes.add_up(torch.tensor(len(validation)))
+        self.validates = int(counts) > 0
+
+    def run_next_epoch(
+        self, history: History, done: EpochProgress | None, journal: Journal, *, progress: bool
+    ) -> None:
+        """Train for an epoch, look at the validation images, and note what came of it."""
+        trainer, index = self.trainer, len(history.epochs)
+        seen = self.size.images - (0 if done is None else done.step * self.size.per_step)
+        started = time.monotonic()
+        loss = run_epoch(
+            trainer,
+            index,
+            self.training,
+            done=done,
+            after_step=lambda now: journal.write(history, now),
+            progress=progress,
+        )
+        took = time.monotonic() - started
+        trainer.processes.share(trainer.network)
+        trainer.processes.share(trainer.kept)
+        figures = self.validate()
+        history.note(Epoch(loss, figures), trainer.kept, images=seen, seconds=took)
+        journal.write(history, None)
+        mumic = trainer.kept.mumic
+        _LOG.info(
+            "epoch %d of %d: loss %.4f, validation GAP %s, tau %.4f, bias %.2f, %.0f images/s",
+            index + 1,
+            trainer.config.epochs,
+            loss,
+            "none" if figures is None else f"{figures.gap:.4f}",
+            float(mumic.tau.detach()),
+            float(mumic.bias.detach()),
+            seen / took,
+        )
+
+    def validate(self) -> RankingMetrics | None:
+        """Figures of the weights that would be kept now; None without validation images."""
+        if not self.validates:
+            return None
+        return validate_network(
+            self.trainer.kept,
+            self.validation,
+            preprocessing=self.preprocessing,
+            batch_size=self.trainer.micro_batch,
+            processes=self.trainer.processes,
+        )
 
 
-def _copy_weights(mumic: MuMIC) -> dict[str, Any]:
-    return {name: value.detach().cpu().clone() for name, value in mumic.state_dict().items()}
-
-
-@contextmanager
-def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch and chooses deterministic kernels; the caller's random state comes back after."""
-    devices = [device] if device.type == "cuda" else []
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with torch.random.fork_rng(devices=devices), flags:
-        torch.manual_seed(seed)
-        yield
+def _make_head(
+    mumic: MuMIC, tokens: Tensor, training: PixelSet, loss: LossConfig
+) -> LinearHead | None:
+    if loss.kind != "linear_head":
+        return None
+    with torch.no_grad():
+        embedding_size = mumic.encode_texts(tokens[:1]).shape[1]
+    return LinearHead(embedding_size, training.targets.shape[1], has_bias=has_bias(loss))

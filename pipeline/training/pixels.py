@@ -27,7 +27,8 @@ from pipeline.config import DecodeConfig, FetchConfig
 from pipeline.images.loader import ImageLoader, LoadedImage
 from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Reason
-from pipeline.training.data import LabelledImages, Split
+from pipeline.training.data import LabelledImages
+from pipeline.training.splits import Split
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ def make_pixel_set(
     decode: DecodeConfig,
     folder: Path,
     progress: bool = False,
+    process: int = 0,
+    processes: int = 1,
 ) -> PixelSet:
     """Decode a split's images into a file. Unreadable ones are left out, counted and logged.
 
@@ -94,8 +97,10 @@ def make_pixel_set(
         decode: How bytes become pixels.
         folder: Where the file goes; it is as large as the pixels, and has to outlive the result.
         progress: Show progress on stderr.
+        process: Which of the processes that share the images; each decodes its own.
+        processes: How many share them.
     """
-    wanted = images.indices(split)
+    wanted = images.indices(split)[process::processes]
     path = folder / f"{split}.npy"
     pixels = np.lib.format.open_memmap(
         path,
@@ -145,21 +150,15 @@ def enlarge(preprocessing: Preprocessing) -> Preprocessing:
     return replace(preprocessing, size=(round(height * CACHE_SCALE), round(width * CACHE_SCALE)))
 
 
-def augment(pixels: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Cut a random part of each image, scale it to the input's size, and mirror half of them.
+def draw_cuts(count: int, generator: torch.Generator) -> Tensor:
+    """Draw how each of some images is cut and mirrored: affine maps, [count, 2, 3] float32.
 
-    One bilinear resampling for the whole batch (random resized crop and horizontal flip are one
-    affine map), so it costs little on a CPU.
+    A random part of each image, scaled to the input's size; half of them are mirrored.
 
     Args:
-        pixels: [B, CH, CW, 3] uint8.
-        size: H and W.
+        count: Images.
         generator: On the CPU, so that every device sees the same cuts.
-
-    Returns:
-        [B, 3, H, W] float32, 0 to 255, on the device of ``pixels``.
     """
-    count = len(pixels)
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.empty(count).uniform_(low, high, generator=generator)
@@ -174,8 +173,27 @@ def augment(pixels: Tensor, size: tuple[int, int], generator: torch.Generator) -
     maps[:, 1, 1] = height
     maps[:, 0, 2] = uniform(-1.0, 1.0) * (1.0 - width)
     maps[:, 1, 2] = uniform(-1.0, 1.0) * (1.0 - height)
+    return maps
+
+
+def augment(pixels: Tensor, size: tuple[int, int], cuts: Tensor) -> Tensor:
+    """Cut, scale and mirror images.
+
+    One bilinear resampling for the whole batch (random resized crop and horizontal flip are one
+    affine map), so it costs little on a CPU.
+
+    Args:
+        pixels: [B, CH, CW, 3] uint8.
+        size: H and W.
+        cuts: Affine maps of :func:`draw_cuts`, [B, 2, 3] float32.
+
+    Returns:
+        [B, 3, H, W] float32, 0 to 255, on the device of ``pixels``.
+    """
     planes = pixels.permute(0, 3, 1, 2).float()
-    grid = functional.affine_grid(maps.to(pixels.device), [count, 3, *size], align_corners=False)
+    grid = functional.affine_grid(
+        cuts.to(pixels.device), [len(pixels), 3, *size], align_corners=False
+    )
     return functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,87 +11,19 @@ import numpy.typing as npt
 import pytest
 import torch
 from tiny_models import TAXONOMY, make_towers
+from tiny_trainings import CPU, NONE, RECIPE, SIDE, changed, make_images, run, weights
 
-from pipeline.config import LossConfig, OptimizerConfig
+from pipeline.config import LossConfig
 from pipeline.errors import ConfigurationError, ManifestError, ModelError
 from pipeline.evaluation.metrics import RankingMetrics, gap, label_frequencies
 from pipeline.models.bundle import read_bundle, write_bundle
 from pipeline.models.labels import embed_labels, tokenize_labels
 from pipeline.models.mumic import MuMIC
-from pipeline.training.loop import TrainedModel, train
-from pipeline.training.pixels import PixelSet, augment, cut_centre
-from pipeline.training.trainer import Trainer, learning_rate_factor, score_images
-
-CPU = torch.device("cpu")
-SIDE = 32
-LABELS = len(TAXONOMY.labels)
-# What each label looks like: a colour in a quarter of the picture, or in its middle.
-COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 230), (230, 220, 40), (200, 60, 220))
-PLACES = ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))
-RECIPE = OptimizerConfig(epochs=2, batch_size=8, learning_rate=2e-3, weight_decay=0.05, seed=3)
-
-
-def draw(targets: npt.NDArray[np.bool_], side: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Pictures that show their labels, [N, side, side, 3]."""
-    noise = np.random.default_rng(seed).integers(0, 60, (len(targets), side, side, 3))
-    for picture, held in zip(noise, targets, strict=True):
-        for label in np.flatnonzero(held):
-            top, left = PLACES[label]
-            picture[top : top + 14, left : left + 14] = COLOURS[label]
-    return noise.astype(np.uint8)
-
-
-def make_images(count: int, *, side: int = SIDE, seed: int = 0) -> PixelSet:
-    targets = np.random.default_rng(seed).random((count, LABELS)) < (0.5, 0.4, 0.3, 0.2, 0.2)
-    return PixelSet(
-        pixels=draw(targets, side, seed),
-        targets=targets,
-        known=np.ones_like(targets),
-        ids=tuple(str(index) for index in range(count)),
-        left_out=Counter(),
-    )
-
-
-NONE = make_images(0)
-
-
-def run(
-    folder: Path,
-    training: PixelSet,
-    validation: PixelSet = NONE,
-    *,
-    optimizer: OptimizerConfig = RECIPE,
-    loss: LossConfig | None = None,
-    kind: str = "vit",
-    augmented: bool = True,
-) -> TrainedModel:
-    loss = loss or LossConfig()
-    towers = make_towers(folder, kind)
-    mumic = MuMIC(
-        towers.model, tau=loss.tau, learn_tau=loss.learn_tau, learn_bias=loss.bias != "none"
-    )
-    tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
-    return train(
-        mumic,
-        tokens=tokens,
-        owners=owners,
-        training=training,
-        validation=validation,
-        preprocessing=towers.preprocessing,
-        optimizer=optimizer,
-        loss=loss,
-        device=CPU,
-        augmented=augmented,
-    )
-
-
-def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
-    return dict(trained.mumic.state_dict())
-
-
-def changed(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
-    assert first.keys() == second.keys()
-    return {name for name in first if not torch.equal(first[name], second[name])}
+from pipeline.training.loop import TrainedModel
+from pipeline.training.network import Network
+from pipeline.training.optimizer import learning_rate_factor, make_optimizer
+from pipeline.training.pixels import PixelSet, augment, cut_centre, draw_cuts
+from pipeline.training.validation import score_images
 
 
 def test_training_learns_what_pictures_show(tmp_path: Path) -> None:
@@ -188,11 +119,11 @@ def test_the_epoch_with_the_best_validation_gap_is_kept(
     gaps = iter([0.2, 0.9, 0.5])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def judge(self: Trainer, images: PixelSet) -> RankingMetrics:
-        seen.append({name: value.clone() for name, value in self.mumic.state_dict().items()})
+    def judge(network: Network, images: PixelSet, **_: object) -> RankingMetrics:
+        seen.append({name: value.clone() for name, value in network.mumic.state_dict().items()})
         return RankingMetrics(len(images), next(gaps), 0.0, 0.0, 0)
 
-    monkeypatch.setattr(Trainer, "evaluate", judge)
+    monkeypatch.setattr("pipeline.training.loop.validate_network", judge)
     trained = run(tmp_path, make_images(16), make_images(8), optimizer=replace(RECIPE, epochs=3))
     assert trained.best == 1
     assert changed(weights(trained), seen[1]) == set()
@@ -264,18 +195,10 @@ def test_weights_decay_on_matrices_only(tmp_path: Path) -> None:
     towers = make_towers(tmp_path, "resnet")
     tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
     mumic = MuMIC(towers.model, tau=0.07, learn_tau=True, learn_bias=True)
-    made = Trainer(
-        mumic,
-        tokens=tokens,
-        owners=owners,
-        preprocessing=towers.preprocessing,
-        config=RECIPE,
-        device=CPU,
-        augmented=False,
-    )
+    made = make_optimizer(Network(mumic, tokens=tokens, owners=owners), RECIPE)
     decay = {
         id(parameter): group["weight_decay"]
-        for group in made.optimizer.param_groups
+        for group in made.param_groups
         for parameter in group["params"]
     }
     for name, parameter in mumic.named_parameters():
@@ -289,7 +212,8 @@ def test_augmentation_follows_its_generator_and_keeps_the_range() -> None:
     pixels = torch.from_numpy(make_images(16, side=36).pixels)
 
     def cut(seed: int) -> torch.Tensor:
-        return augment(pixels, (SIDE, SIDE), torch.Generator().manual_seed(seed))
+        cuts = draw_cuts(len(pixels), torch.Generator().manual_seed(seed))
+        return augment(pixels, (SIDE, SIDE), cuts)
 
     first = cut(1)
     assert first.shape == (16, 3, SIDE, SIDE)
@@ -298,7 +222,7 @@ def test_augmentation_follows_its_generator_and_keeps_the_range() -> None:
     assert not torch.equal(first, cut(2))
     assert 0 <= float(first.min()) <= float(first.max()) <= 255
     flat = torch.full((4, 36, 36, 3), 77, dtype=torch.uint8)
-    even = augment(flat, (SIDE, SIDE), torch.Generator().manual_seed(0))
+    even = augment(flat, (SIDE, SIDE), draw_cuts(4, torch.Generator().manual_seed(0)))
     torch.testing.assert_close(even, torch.full_like(even, 77.0))
 
 
@@ -308,9 +232,8 @@ def test_a_whole_cut_is_the_picture_or_its_mirror_image(monkeypatch: pytest.Monk
     pixels = torch.from_numpy(make_images(32).pixels)
     planes = pixels.permute(0, 3, 1, 2).float()
     same = 0
-    for cut, whole in zip(
-        augment(pixels, (SIDE, SIDE), torch.Generator().manual_seed(5)), planes, strict=True
-    ):
+    cuts = draw_cuts(32, torch.Generator().manual_seed(5))
+    for cut, whole in zip(augment(pixels, (SIDE, SIDE), cuts), planes, strict=True):
         unmirrored = torch.allclose(cut, whole, atol=1e-2)
         assert unmirrored or torch.allclose(cut, whole.flip(-1), atol=1e-2)
         same += unmirrored

@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DecodeConfig, FetchConfig, LabelledManifestConfig
-from pipeline.errors import ManifestError
+from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Reason
 from pipeline.taxonomy import parse_taxonomy
 from pipeline.training.data import LabelledImages, read_labelled
 from pipeline.training.pixels import enlarge, make_pixel_set
+from pipeline.training.splits import split_group
 
 TAXONOMY = parse_taxonomy(
     {
@@ -59,7 +60,7 @@ def write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema = SCHEMA) ->
     return str(path)
 
 
-def read(path: str, **columns: str) -> LabelledImages:
+def read(path: str, **columns: Any) -> LabelledImages:
     return read_labelled(LabelledManifestConfig(path=path, **columns), TAXONOMY)
 
 
@@ -234,3 +235,75 @@ def test_a_split_without_images_is_an_empty_set(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     assert len(pixels) == 0
+
+
+# --- groups
+
+
+GROUPED = pa.schema(
+    [SCHEMA.field(n) for n in ("image_id", "uri", "labels")] + [("group", pa.int64())]
+)
+
+
+def grouped(count: int) -> list[dict[str, Any]]:
+    return [
+        {"image_id": str(n), "uri": "/a.jpg", "labels": [], "group": n // 3} for n in range(count)
+    ]
+
+
+def test_a_group_is_never_torn_apart_and_shares_are_kept(tmp_path: Path) -> None:
+    images = read(write(tmp_path / "m.parquet", grouped(3000), GROUPED))
+    splits = images.splits.reshape(1000, 3)
+    assert (splits == splits[:, :1]).all()
+    counts = Counter(splits[:, 0].tolist())
+    assert counts["validation"] == pytest.approx(100, abs=30)
+    assert counts["test"] == pytest.approx(100, abs=30)
+
+
+def test_a_groups_split_does_not_depend_on_the_rest_of_the_manifest(tmp_path: Path) -> None:
+    all_of_them = read(write(tmp_path / "a.parquet", grouped(300), GROUPED))
+    some = read(write(tmp_path / "b.parquet", grouped(300)[150:][::-1], GROUPED))
+    split_of = dict(zip(all_of_them.ids, all_of_them.splits.tolist(), strict=True))
+    assert {i: split_of[i] for i in some.ids} == dict(
+        zip(some.ids, some.splits.tolist(), strict=True)
+    )
+    # Written down: another hash would move images that a model was tested on into its training.
+    splits = [split_group(str(n), validation=0.1, test=0.1) for n in range(12)]
+    assert splits == [*["train"] * 8, "validation", "test", "train", "train"]
+
+
+def test_a_larger_test_share_lets_no_group_go() -> None:
+    groups = [str(n) for n in range(300)]
+    smaller, larger = (
+        {g for g in groups if split_group(g, validation=0.1, test=share) == "test"}
+        for share in (0.1, 0.3)
+    )
+    assert smaller < larger
+
+
+def test_a_split_column_stands_unless_a_group_is_named(tmp_path: Path) -> None:
+    schema = pa.schema([*GROUPED, ("split", pa.string())])
+    rows = [r | {"split": "test"} for r in grouped(30)]
+    path = write(tmp_path / "m.parquet", rows, schema)
+    assert set(read(path).splits.tolist()) == {"test"}
+    by_group = read(path, group="group").splits.tolist()
+    assert by_group == [split_group(str(n // 3), validation=0.1, test=0.1) for n in range(30)]
+
+
+def test_one_image_of_two_groups_is_a_contradiction(tmp_path: Path) -> None:
+    rows = grouped(3)
+    images = read(write(tmp_path / "m.parquet", [*rows, rows[1] | {"group": 9}], GROUPED))
+    assert images.ids == ("0", "2")
+    assert images.left_out == Counter({Reason.CONTRADICTION: 1})
+
+
+def test_groups_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    rows = grouped(3)
+    rows[1]["group"] = None
+    with pytest.raises(ManifestError, match=r"1 rows have no group .* rows \[1\]"):
+        read(write(tmp_path / "m.parquet", rows, GROUPED))
+    path = write(tmp_path / "m.parquet", grouped(3), GROUPED)
+    with pytest.raises(ManifestError, match="no column hotel for group"):
+        read(path, group="hotel")
+    with pytest.raises(ConfigurationError, match="no group to train on"):
+        read(path, validation_share=0.6, test_share=0.4)

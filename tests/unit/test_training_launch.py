@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tiny_models import ARCHITECTURES, TAXONOMY
 
 from jobs.train_model import main
 from pipeline.config import (
+    CheckpointConfig,
     DecodeConfig,
     FetchConfig,
     LabelledManifestConfig,
@@ -26,7 +28,7 @@ from pipeline.config import (
     TowersConfig,
     TrainModelConfig,
 )
-from pipeline.errors import ConfigurationError, ManifestError, PipelineError
+from pipeline.errors import CheckpointError, ConfigurationError, ManifestError, PipelineError
 from pipeline.evaluation.metrics import gap
 from pipeline.images.loader import ImageLoader, LoadedImage
 from pipeline.models.bundle import read_bundle
@@ -130,6 +132,15 @@ def test_two_trainings_with_one_seed_write_equal_bundles(config: TrainModelConfi
         ("optimizer", {"learning_rate": 0.0}, "optimizer.learning_rate"),
         ("optimizer", {"warmup": 1.5}, "optimizer.warmup"),
         ("loss", {"tau": 0.001}, "loss.tau"),
+        ("loss", {"margin": 1.0}, "loss.margin"),
+        ("optimizer", {"ema_decay": 1.0}, "optimizer.ema_decay"),
+        ("optimizer", {"interpolation": 1.5}, "optimizer.interpolation"),
+        ("optimizer", {"patience": 0}, "optimizer.patience"),
+        ("optimizer", {"micro_batch_size": 0}, "optimizer.micro_batch_size"),
+        ("optimizer", {"head_learning_rate": 0.0}, "optimizer.head_learning_rate"),
+        ("checkpoint", {"every_s": -1.0}, "checkpoint.every_s"),
+        ("distribution", {"processes": 0}, "distribution.processes"),
+        ("loss", {"kind": "linear_head"}, "cannot hold a linear head"),
     ],
 )
 def test_values_out_of_range_are_told_before_anything_is_read(
@@ -208,3 +219,51 @@ def test_the_demos_recipe_and_architecture_can_be_used(
         == 0
     )
     assert json.loads(capfd.readouterr().out)["images"] == 15
+
+
+def test_a_training_that_was_cut_off_goes_on_and_leaves_no_checkpoint(
+    config: TrainModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = run_training(replace(config, bundle=config.bundle + "-2"))
+    kept = replace(config, checkpoint=CheckpointConfig(folder=str(tmp_path / "checkpoint")))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.training.launch.write_bundle", full)
+        with pytest.raises(OSError, match="no space"):
+            run_training(kept)
+    assert (tmp_path / "checkpoint" / "checkpoint.json").exists()
+    with pytest.raises(CheckpointError, match=r"another training .* optimizer"):
+        run_training(replace(kept, optimizer=replace(config.optimizer, learning_rate=1e-4)))
+    monkeypatch.setattr("pipeline.training.trainer.Trainer.step", full)  # nothing is left to do
+    summary = run_training(kept)
+    assert summary["validation"] == undisturbed["validation"]
+    assert summary["model_version"] == undisturbed["model_version"]
+    left = {path.name for path in (tmp_path / "checkpoint").iterdir()}
+    assert left <= {".lock"}
+
+
+def test_progress_tells_loss_pace_and_the_time_left(
+    config: TrainModelConfig, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.progress._SECONDS_BETWEEN_BARS", 0.0)
+    run_training(replace(config, log=LogConfig(progress=True)))
+    err = capfd.readouterr().err
+    assert re.search(
+        r"epoch 1 of 2: .*img/s, left=\d\d:\d\d, loss=\d\.\d{4}|"
+        r"epoch 1 of 2: .*img/s, loss=\d\.\d{4}, left=\d\d:\d\d",
+        err,
+    )
+
+
+def test_without_a_bar_the_log_tells_the_same(
+    config: TrainModelConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.training.progress._SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level("INFO"):
+        run_training(config)
+    assert re.search(
+        r"epoch 1 of 2: 8 of 8 images, loss \d\.\d{4}, \d+ images/s, \d\d:\d\d left", caplog.text
+    )

@@ -1,0 +1,136 @@
+"""Scores and figures of images by a model as it is, without augmentation.
+
+Shapes: L labels, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.errors import ModelError
+from pipeline.evaluation.metrics import RankingMetrics, make_ranking_metrics
+from pipeline.images.preprocess import Preprocessing
+from pipeline.models.mumic import MuMIC
+from pipeline.training.network import Network
+from pipeline.training.pixels import PixelSet, cut_centre
+from pipeline.training.processes import SINGLE, Processes
+
+
+def score_images(
+    mumic: MuMIC,
+    label_embeddings: Tensor,
+    images: PixelSet,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    device: torch.device,
+) -> npt.NDArray[np.float64]:
+    """Logits of every image and label, [images, L]; the model is left in eval mode.
+
+    Args:
+        mumic: The model, on ``device``.
+        label_embeddings: g, [L, D] float32, on ``device``.
+        images: Cached at the model's input size.
+        preprocessing: The model's.
+        batch_size: Images per forward pass.
+        device: Where to compute.
+    """
+    mumic.eval()
+    return _compute_logits(
+        lambda planes: mumic.logits(mumic.encode_images(planes), label_embeddings),
+        images,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        device=device,
+    )
+
+
+def score_with_network(
+    network: Network, images: PixelSet, *, preprocessing: Preprocessing, batch_size: int
+) -> npt.NDArray[np.float64]:
+    """Logits of every image and label, [images, L]; the network is left in eval mode.
+
+    Args:
+        network: What is trained, on its device.
+        images: Cached at the model's input size.
+        preprocessing: The model's.
+        batch_size: Images per forward pass.
+    """
+    network.eval()
+    with torch.no_grad():
+        label_embeddings = network.embed_labels()
+    return _compute_logits(
+        lambda planes: network(planes, label_embeddings),
+        images,
+        preprocessing=preprocessing,
+        batch_size=batch_size,
+        device=network.device,
+    )
+
+
+def validate_network(
+    network: Network,
+    images: PixelSet,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    processes: Processes = SINGLE,
+) -> RankingMetrics:
+    """Ranking figures over the images of all processes: the same in each of them.
+
+    Args:
+        network: What is trained, on its device; left in eval mode.
+        images: This process' share, cached at the model's input size.
+        preprocessing: The model's.
+        batch_size: Images per forward pass.
+        processes: Who shares the images.
+
+    Raises:
+        ModelError: A score is not finite.
+    """
+    logits = score_with_network(network, images, preprocessing=preprocessing, batch_size=batch_size)
+    scores, targets, known = (
+        processes.gather(torch.from_numpy(rows)).numpy()
+        for rows in (logits, images.targets, images.known)
+    )
+    if not np.isfinite(scores).all():
+        raise ModelError(
+            "the training diverged",
+            where="validation",
+            got="scores that are not finite",
+            todo="lower optimizer.learning_rate or raise optimizer.warmup",
+        )
+    return make_ranking_metrics(scores, targets, known)
+
+
+def make_normaliser(
+    preprocessing: Preprocessing, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """From planes [B, 3, H, W] of 0 to 255 to the image tower's input."""
+    mean = 255.0 * torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
+    std = 255.0 * torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
+    return lambda planes: ((planes - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _compute_logits(
+    forward: Callable[[Tensor], Tensor],
+    images: PixelSet,
+    *,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    device: torch.device,
+) -> npt.NDArray[np.float64]:
+    normalise = make_normaliser(preprocessing, device)
+    size = (preprocessing.height, preprocessing.width)
+    scores = [np.empty((0, images.targets.shape[1]))]
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(images)))
+            pixels = cut_centre(images.batch(indices)[0].to(device), size)
+            scores.append(forward(normalise(pixels)).double().cpu().numpy())
+    return np.concatenate(scores)

@@ -1,0 +1,125 @@
+"""Trainings on a handful of tiny pictures, for the tests of the training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tiny_models import TAXONOMY, make_towers
+
+from pipeline.config import LossConfig, OptimizerConfig
+from pipeline.models.labels import tokenize_labels
+from pipeline.training.loop import TrainedModel, train
+from pipeline.training.network import Network
+from pipeline.training.objective import make_mumic, make_objective
+from pipeline.training.pixels import PixelSet
+from pipeline.training.processes import SINGLE, Processes
+from pipeline.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+SIDE = 32
+LABELS = len(TAXONOMY.labels)
+# What each label looks like: a colour in a quarter of the picture, or in its middle.
+COLOURS = ((220, 40, 40), (40, 200, 40), (40, 60, 230), (230, 220, 40), (200, 60, 220))
+PLACES = ((0, 0), (0, 16), (16, 0), (16, 16), (8, 8))
+RECIPE = OptimizerConfig(epochs=2, batch_size=8, learning_rate=2e-3, weight_decay=0.05, seed=3)
+
+
+def draw(targets: npt.NDArray[np.bool_], side: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Pictures that show their labels, [N, side, side, 3]."""
+    noise = np.random.default_rng(seed).integers(0, 60, (len(targets), side, side, 3))
+    for picture, held in zip(noise, targets, strict=True):
+        for label in np.flatnonzero(held):
+            top, left = PLACES[label]
+            picture[top : top + 14, left : left + 14] = COLOURS[label]
+    return noise.astype(np.uint8)
+
+
+def make_images(count: int, *, side: int = SIDE, seed: int = 0) -> PixelSet:
+    targets = np.random.default_rng(seed).random((count, LABELS)) < (0.5, 0.4, 0.3, 0.2, 0.2)
+    return PixelSet(
+        pixels=draw(targets, side, seed),
+        targets=targets,
+        known=np.ones_like(targets),
+        ids=tuple(str(index) for index in range(count)),
+        left_out=Counter(),
+    )
+
+
+NONE = make_images(0)
+
+
+def run(
+    folder: Path,
+    training: PixelSet,
+    validation: PixelSet = NONE,
+    *,
+    optimizer: OptimizerConfig = RECIPE,
+    loss: LossConfig | None = None,
+    kind: str = "vit",
+    augmented: bool = True,
+    device: torch.device = CPU,
+    **options: Any,
+) -> TrainedModel:
+    loss = loss or LossConfig()
+    towers = make_towers(folder, kind)
+    mumic = make_mumic(towers.model, loss)
+    tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
+    return train(
+        mumic,
+        tokens=tokens,
+        owners=owners,
+        training=training,
+        validation=validation,
+        preprocessing=towers.preprocessing,
+        optimizer=optimizer,
+        loss=loss,
+        device=device,
+        augmented=augmented,
+        **options,
+    )
+
+
+def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
+    return dict(trained.mumic.state_dict())
+
+
+def changed(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
+    assert first.keys() == second.keys()
+    return {name for name in first if not torch.equal(first[name], second[name])}
+
+
+def make_trainer(
+    folder: Path,
+    optimizer: OptimizerConfig = RECIPE,
+    loss: LossConfig | None = None,
+    *,
+    kind: str = "vit",
+    augmented: bool = False,
+    processes: Processes = SINGLE,
+) -> Trainer:
+    """A trainer of tiny towers before its first step."""
+    loss = loss or LossConfig()
+    towers = make_towers(folder, kind)
+    tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
+    network = Network(
+        make_mumic(towers.model, loss),
+        tokens=tokens,
+        owners=owners,
+        image_tower=optimizer.image_tower,
+        text_tower=optimizer.text_tower,
+        precision=optimizer.precision,
+    )
+    return Trainer(
+        network,
+        objective=make_objective(loss),
+        preprocessing=towers.preprocessing,
+        config=optimizer,
+        device=CPU,
+        augmented=augmented,
+        processes=processes,
+    )
