@@ -4,6 +4,9 @@ The command line, the YAML files, ``--help`` and the errors for unknown keys are
 dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment.
 """
 
+from pipeline.config.registry import (
+    TrackingConfig,
+)
 from pipeline.config.sections import (
     AuditConfig,
     ColumnsConfig,
@@ -63,5 +66,6 @@ __all__ = [
     "TablesConfig",
     "TagNightlyConfig",
     "TowersConfig",
+    "TrackingConfig",
     "TrainModelConfig",
 ]
