@@ -5,6 +5,10 @@ dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment
 """
 
 from pipeline.config.registry import (
+    InferenceConfig,
+    LimitsConfig,
+    RegisterModelConfig,
+    SampleConfig,
     TrackingConfig,
 )
 from pipeline.config.sections import (
@@ -49,8 +53,10 @@ __all__ = [
     "Device",
     "EraseImagesConfig",
     "FetchConfig",
+    "InferenceConfig",
     "LabelledManifestConfig",
     "LeaseConfig",
+    "LimitsConfig",
     "LogConfig",
     "LossConfig",
     "MaintainTablesConfig",
@@ -61,7 +67,9 @@ __all__ = [
     "Precision",
     "PublishRunConfig",
     "QueryTagsConfig",
+    "RegisterModelConfig",
     "RetryConfig",
+    "SampleConfig",
     "StageConfig",
     "TablesConfig",
     "TagNightlyConfig",

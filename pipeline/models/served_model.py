@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from pipeline.config import DecodeConfig, FetchConfig
 from pipeline.images.loader import ImageLoader, ImageRequest
@@ -33,7 +33,7 @@ from pipeline.taxonomy import Taxonomy
 _NOWHERE = "/dev/null"
 
 
-class TaggingModel(PythonModel):  # type: ignore[misc]  MLflow has no types
+class TaggingModel(PythonModel):
     """Loads the bundle among its artifacts, and tags with it."""
 
     def load_context(self, context: Any) -> None:
@@ -95,10 +95,8 @@ def _requests(pictures: pd.DataFrame) -> Iterator[ImageRequest]:
 def _describe(outcome: Outcome, taxonomy: Taxonomy) -> dict[str, Any]:
     failure, scores = outcome.failure, outcome.scores
     if failure is not None or scores is None:
-        told = {"reason": None, "detail": None}
-        if failure is not None:
-            told = {"reason": str(failure.reason), "detail": failure.detail}
-        return {"tags": [], **told}
+        reason = None if failure is None else str(failure.reason)
+        return {"tags": [], "reason": reason, "detail": failure.detail if failure else None}
     labels = taxonomy.labels
     marked = np.flatnonzero(mark_tags(scores[None], taxonomy)[0])
     return {

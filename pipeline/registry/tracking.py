@@ -7,6 +7,7 @@ told, in the log and in :meth:`Tracker.describe`.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -73,6 +74,9 @@ class Tracker(Protocol):
 
     def log_json(self, name: str, content: object) -> None:
         """Plain JSON data as a file."""
+
+    def log_text(self, name: str, text: str) -> None:
+        """A text as a file."""
 
     def log_file(self, path: Path, *, folder: str | None = None) -> None:
         """A file (a plot, a report). It must stay until the run ends."""
@@ -184,7 +188,7 @@ class _MlflowTracker:
         ]
         for start in range(0, len(found), _RECORDS_PER_CALL):
             part = found[start : start + _RECORDS_PER_CALL]
-            self._keep("settings", lambda part=part: self._batch(params=part))
+            self._keep("settings", functools.partial(self._batch, params=part))
 
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None) -> None:
         now = int(time.time() * 1000)
@@ -213,7 +217,9 @@ class _MlflowTracker:
         self._keep(f"data {name}", lambda: self._client.log_inputs(self._run_id, [data]))
 
     def log_json(self, name: str, content: object) -> None:
-        text = json.dumps(content, indent=2, default=str) + "\n"
+        self.log_text(name, json.dumps(content, indent=2, default=str) + "\n")
+
+    def log_text(self, name: str, text: str) -> None:
         self._keep(name, lambda: self._client.log_text(self._run_id, text, name))
 
     def log_file(self, path: Path, *, folder: str | None = None) -> None:
@@ -296,6 +302,9 @@ class _NoTracker:
         pass
 
     def log_json(self, name: str, content: object) -> None:
+        pass
+
+    def log_text(self, name: str, text: str) -> None:
         pass
 
     def log_file(self, path: Path, *, folder: str | None = None) -> None:
