@@ -198,7 +198,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
                 *("--artifacts-destination", str(folder / "files")),
             ],
             cwd=folder,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={
+                **os.environ,
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                # queues for jobs that nobody starts here, and processes that outlive the server
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -212,7 +217,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    for _ in range(1000):
         assert process.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(address, timeout=5):
@@ -222,6 +227,7 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
+@pytest.mark.timeout(600)  # three trainings and a server before it begins
 def test_from_training_to_tags_and_back_with_a_real_server(
     server: str, world: World, register: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
