@@ -23,6 +23,7 @@ from pipeline.config import (
     LogConfig,
     ModelConfig,
     QueryTagsConfig,
+    RegisterModelConfig,
     TablesConfig,
     TagNightlyConfig,
     TrainModelConfig,
@@ -35,6 +36,7 @@ CONFIG_CLASSES = {
     "tag_nightly": TagNightlyConfig,
     "query_tags": QueryTagsConfig,
     "train_model": TrainModelConfig,
+    "register_model": RegisterModelConfig,
 }
 
 
