@@ -8,6 +8,7 @@
       TaxonomyError
       BundleError
       CheckpointError          of a training: damaged, or another one's
+      RegistryError            MLflow's store did not do what was asked
       DeviceError
       ModelError               the model broke its contract: NaN, wrong shape, too few rows
       PreflightError
@@ -16,6 +17,7 @@
         LeaseError             another job publishes, and did not end in time
       RunConflictError         a run id that belongs to another manifest, model or taxonomy
       HeldByAudit              exit code 3
+      CandidateRefused         exit code 3: the comparison with the champion passed a limit
 
 A message is one line: what happened, where, what was expected, what was found, what to do.
 An image that cannot be fetched or decoded is not an error here: it is a row, see
@@ -84,6 +86,10 @@ class CheckpointError(PipelineError):
     """A training's checkpoint cannot be written, is damaged, or belongs to another training."""
 
 
+class RegistryError(PipelineError):
+    """MLflow's store cannot be reached, or did not do what was asked."""
+
+
 class DeviceError(PipelineError):
     """The device that was asked for is not there."""
 
@@ -112,12 +118,12 @@ class RunConflictError(PipelineError):
     """The run id belongs to a run with another manifest, model or taxonomy."""
 
 
-class HeldByAudit(PipelineError):  # noqa: N818  (a verdict, not a mistake)
-    """The audit held the run: nothing was published, nothing is lost.
+class _Verdict(PipelineError):  # noqa: N818
+    """A limit was passed: nothing changed, nothing is lost.
 
     Args:
         what: As for every error.
-        summary: Of the run that is held.
+        summary: Of what was judged.
         **told: As for every error.
     """
 
@@ -128,3 +134,11 @@ class HeldByAudit(PipelineError):  # noqa: N818  (a verdict, not a mistake)
     ) -> None:
         super().__init__(what, **told)
         self.summary = summary
+
+
+class HeldByAudit(_Verdict):
+    """The audit held the run: nothing was published, nothing is lost."""
+
+
+class CandidateRefused(_Verdict):
+    """The candidate did not stand up to the champion: the alias stays where it was."""

@@ -138,6 +138,17 @@ def tiny_bundle(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store of MLflow in a SQLite file. Tests copy it: making one takes seconds."""
+    from pipeline.config import TrackingConfig
+    from pipeline.registry.connection import DATABASE_NAME, connect
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    connect(TrackingConfig(uri=f"sqlite:///{folder / DATABASE_NAME}"))
+    return folder / DATABASE_NAME
+
+
+@pytest.fixture(scope="session")
 def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what ``make build`` makes: wheel, sdist, and the zip for ``--py-files``.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.config import DecodeConfig, FetchConfig, ModelConfig
 from pipeline.models.bundle_info import BundleInfo, model_version, read_bundle_info
 from pipeline.models.locate import locate_bundle
-from pipeline.registry import resolve_model_uri
+from pipeline.registry.versions import resolve_model_uri
 from pipeline.storage import absolute
 
 

@@ -11,6 +11,13 @@ from pipeline.config.evaluation import (
     LabelErrorsConfig,
     ReportConfig,
 )
+from pipeline.config.registry import (
+    InferenceConfig,
+    LimitsConfig,
+    RegisterModelConfig,
+    SampleConfig,
+    TrackingConfig,
+)
 from pipeline.config.sections import (
     AuditConfig,
     ColumnsConfig,
@@ -61,9 +68,11 @@ __all__ = [
     "EvaluateModelConfig",
     "FetchConfig",
     "FiguresConfig",
+    "InferenceConfig",
     "LabelErrorsConfig",
     "LabelledManifestConfig",
     "LeaseConfig",
+    "LimitsConfig",
     "LogConfig",
     "LossConfig",
     "LossKind",
@@ -75,11 +84,14 @@ __all__ = [
     "Precision",
     "PublishRunConfig",
     "QueryTagsConfig",
+    "RegisterModelConfig",
     "ReportConfig",
     "RetryConfig",
+    "SampleConfig",
     "StageConfig",
     "TablesConfig",
     "TagNightlyConfig",
     "TowersConfig",
+    "TrackingConfig",
     "TrainModelConfig",
 ]

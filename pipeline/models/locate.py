@@ -16,13 +16,17 @@ from pyarrow import ArrowException, fs  # type: ignore[import-untyped]
 from pipeline.errors import BundleError
 from pipeline.models.bundle_info import INFO_NAME, parse_info
 from pipeline.redaction import redact
-from pipeline.registry import download_model, is_model_uri, pin_model
+from pipeline.registry.connection import Connection
+from pipeline.registry.layout import find_bundle
+from pipeline.registry.versions import download_model, is_model_uri, pin_model
 from pipeline.storage import local_path
 
 _COPY_TIMEOUT_S = 1800.0
 
 
-def locate_bundle(uri: str, cache_dir: str | Path | None = None) -> Path:
+def locate_bundle(
+    uri: str, cache_dir: str | Path | None = None, connection: Connection | None = None
+) -> Path:
     """Find a bundle, copying it here once if it is elsewhere.
 
     Processes of one machine that ask at the same time copy it once. A copy's folder is named by
@@ -35,6 +39,7 @@ def locate_bundle(uri: str, cache_dir: str | Path | None = None) -> Path:
             ``hdfs://``, ``file://``).
         cache_dir: Where copies are kept. Default: a folder of this user in the system's temp
             folder.
+        connection: The registry. Default: what MLflow's own settings name.
 
     Returns:
         A local folder.
@@ -47,7 +52,7 @@ def locate_bundle(uri: str, cache_dir: str | Path | None = None) -> Path:
         return _existing(local)
     cache = Path(cache_dir) if cache_dir else _default_cache()
     if is_model_uri(uri):
-        return _locate_registered(uri, cache)
+        return _locate_registered(uri, cache, connection)
     try:
         filesystem, root = _open_filesystem(uri)
         with filesystem.open_input_stream(f"{root}/{INFO_NAME}") as stream:
@@ -80,15 +85,15 @@ def locate_bundle(uri: str, cache_dir: str | Path | None = None) -> Path:
     return _copy_once(uri, cache / key, copy=copy, is_complete=is_complete)
 
 
-def _locate_registered(uri: str, cache: Path) -> Path:
-    model = pin_model(uri)
+def _locate_registered(uri: str, cache: Path, connection: Connection | None) -> Path:
+    model = pin_model(uri, connection)
     folder = _copy_once(
         model.uri,
         cache / model.key,
-        copy=lambda target: download_model(model, target),
-        is_complete=Path.is_dir,
+        copy=lambda target: download_model(model, target, connection),
+        is_complete=lambda copy: (find_bundle(copy) / INFO_NAME).is_file(),
     )
-    return _existing(folder)
+    return find_bundle(_existing(folder))
 
 
 def _existing(folder: Path) -> Path:

@@ -28,6 +28,7 @@ ROOMS = {
     "pipeline.models": (SPARK, "the engine runs on machines without Spark and Java"),
     "pipeline.training": (SPARK, "a GPU machine that trains has no Java"),
     "pipeline.evaluation": (SPARK, "a GPU machine that trains has no Java"),
+    "pipeline.registry": (TORCH | SPARK, "the driver finds the champion; it loads no model"),
     "pipeline.tables": (TORCH, "the driver plans; it loads no model"),
     "pipeline.tagging": (TORCH, "the driver plans; it takes the UDF as an argument"),
     "pipeline.spark": (TORCH, "the driver plans; it loads no model"),

@@ -24,6 +24,7 @@ from pipeline.config import (
     LogConfig,
     ModelConfig,
     QueryTagsConfig,
+    RegisterModelConfig,
     TablesConfig,
     TagNightlyConfig,
     TrainModelConfig,
@@ -37,6 +38,7 @@ CONFIG_CLASSES = {
     "query_tags": QueryTagsConfig,
     "train_model": TrainModelConfig,
     "evaluate_model": EvaluateModelConfig,
+    "register_model": RegisterModelConfig,
 }
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import BundleError, ConfigurationError
 from pipeline.models import locate as locate_module
 from pipeline.models.bundle_info import read_bundle_info
 from pipeline.models.locate import locate_bundle
-from pipeline.registry import resolve_model_uri
+from pipeline.registry.versions import resolve_model_uri
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,8 @@ class _MlflowError(Exception):
 @pytest.fixture
 def registry(original: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands in for mlflow: one model ``hotel`` with versions 1 and 2, champion is 2."""
-    state = SimpleNamespace(downloads=[], champion=2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///registry.db")
+    state = SimpleNamespace(downloads=[], champion=2, inside="")
 
     def version(name: str, number: int | str) -> SimpleNamespace:
         if name != "hotel" or int(number) not in (1, 2):
@@ -135,15 +136,17 @@ def registry(original: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace
             raise _MlflowError(f"alias {alias} not found")
         return version(name, state.champion)
 
-    def download(*, artifact_uri: str, dst_path: str) -> str:
+    def download(*, artifact_uri: str, dst_path: str, **_: str) -> str:
         state.downloads.append(artifact_uri)
-        shutil.copytree(original, dst_path, dirs_exist_ok=True)
+        shutil.copytree(original, Path(dst_path) / state.inside, dirs_exist_ok=True)
         return dst_path
 
     client = SimpleNamespace(get_model_version=version, get_model_version_by_alias=by_alias)
     mlflow = SimpleNamespace(
         MlflowClient=lambda: client,
         get_registry_uri=lambda: "sqlite:///registry.db",
+        get_tracking_uri=lambda: "sqlite:///registry.db",
+        tracking=SimpleNamespace(is_tracking_uri_set=lambda: False),
         exceptions=SimpleNamespace(MlflowException=_MlflowError),
         artifacts=SimpleNamespace(download_artifacts=download),
     )
@@ -167,6 +170,25 @@ def test_a_registered_model_is_downloaded_once(
     assert registry.downloads == ["models:/hotel/2"]
     registry.champion = 1
     assert locate_bundle("models:/hotel@champion", tmp_path) != found
+
+
+def test_a_model_that_was_registered_as_a_python_model_is_its_bundle(
+    registry: SimpleNamespace, original: Path, tmp_path: Path
+) -> None:
+    registry.inside = "artifacts/bundle"
+    found = locate_bundle("models:/hotel@champion", tmp_path)
+    assert read_bundle_info(found).digest == read_bundle_info(original).digest
+    shutil.rmtree(found)  # the system cleans its temp folder
+    assert read_bundle_info(locate_bundle("models:/hotel@champion", tmp_path))
+    assert len(registry.downloads) == 2
+
+
+def test_without_a_registry_mlflow_makes_none_in_the_current_folder(
+    registry: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_URI"):
+        locate_bundle("models:/hotel@champion", tmp_path)
 
 
 @pytest.mark.parametrize("uri", ["models:/", "models:/hotel", "models:/hotel/x", "models:/a/b/1"])

@@ -1,7 +1,7 @@
-"""Models in the MLflow registry. Imports MLflow only when a ``models:/`` URI is used; no torch.
+"""Models in the MLflow registry, read. Imports MLflow only when a ``models:/`` URI is used.
 
-The tracking and registry servers are MLflow's own settings (``MLFLOW_TRACKING_URI``,
-``MLFLOW_REGISTRY_URI``).
+Where nobody hands in a connection, the servers are MLflow's own settings (``MLFLOW_TRACKING_URI``,
+``MLFLOW_REGISTRY_URI``), so that executors find what the driver found.
 """
 
 from __future__ import annotations
@@ -10,25 +10,30 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import BundleError, ConfigurationError
+from pipeline.redaction import redact
+from pipeline.registry.connection import Connection, connect_environment, errors, import_mlflow
 
 _PREFIX = "models:/"
 _FORM = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[1-9][0-9]*))")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RegisteredModel:
     """One version of a registered model.
 
     Attributes:
         uri: ``models:/name/version``: names the same content for everybody, unlike an alias.
         key: A file name that is unique to this version, also after its name was used again.
+        name: Of the registered model.
+        version: Its number, as text.
     """
 
     uri: str
     key: str
+    name: str
+    version: str
 
 
 def is_model_uri(uri: str) -> bool:
@@ -36,11 +41,12 @@ def is_model_uri(uri: str) -> bool:
     return uri.startswith(_PREFIX)
 
 
-def pin_model(uri: str) -> RegisteredModel:
+def pin_model(uri: str, connection: Connection | None = None) -> RegisteredModel:
     """Resolve an alias to the version it stands for at this moment.
 
     Args:
         uri: ``models:/name@alias`` or ``models:/name/version``.
+        connection: Default: what MLflow's own settings name.
 
     Raises:
         ConfigurationError: If the URI has another form.
@@ -55,22 +61,23 @@ def pin_model(uri: str) -> RegisteredModel:
             got=uri,
         )
     name, alias, number = match["name"], match["alias"], match["version"]
-    mlflow = _import_mlflow()
+    connection = connection or connect_environment()
     try:
-        client = mlflow.MlflowClient()
         if alias:
-            version = client.get_model_version_by_alias(name, alias)
+            version = connection.client.get_model_version_by_alias(name, alias)
         else:
-            version = client.get_model_version(name, number)
-    except mlflow.exceptions.MlflowException as error:
+            version = connection.client.get_model_version(name, number)
+    except errors() as error:
         raise BundleError(
             "the registry has no such model",
-            where=f"{uri} in {mlflow.get_registry_uri()}",
+            where=f"{uri} in {redact(connection.registry_uri)}",
             got=error,
         ) from error
-    identity = f"{mlflow.get_registry_uri()} {name} {version.version} {version.creation_timestamp}"
+    identity = f"{connection.registry_uri} {name} {version.version} {version.creation_timestamp}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    return RegisteredModel(uri=f"{_PREFIX}{name}/{version.version}", key=key)
+    return RegisteredModel(
+        uri=f"{_PREFIX}{name}/{version.version}", key=key, name=name, version=str(version.version)
+    )
 
 
 def resolve_model_uri(uri: str) -> str:
@@ -89,21 +96,26 @@ def resolve_model_uri(uri: str) -> str:
     return pin_model(uri).uri if is_model_uri(uri) else uri
 
 
-def download_model(model: RegisteredModel, folder: Path) -> None:
+def download_model(
+    model: RegisteredModel, folder: Path, connection: Connection | None = None
+) -> None:
     """Download a registered model's files into an existing, empty folder.
+
+    Args:
+        model: The version.
+        folder: Where its files go.
+        connection: Default: what MLflow's own settings name.
 
     Raises:
         BundleError: If it cannot be downloaded.
     """
-    mlflow = _import_mlflow()
+    connection = connection or connect_environment()
     try:
-        mlflow.artifacts.download_artifacts(artifact_uri=model.uri, dst_path=str(folder))
-    except (mlflow.exceptions.MlflowException, OSError) as error:
+        import_mlflow().artifacts.download_artifacts(
+            artifact_uri=model.uri,
+            dst_path=str(folder),
+            tracking_uri=connection.tracking_uri,
+            registry_uri=connection.registry_uri,
+        )
+    except errors() as error:
         raise BundleError("the model cannot be downloaded", where=model.uri, got=error) from error
-
-
-def _import_mlflow() -> Any:
-    import mlflow  # noqa: PLC0415  seconds of imports that local bundles never need
-    import mlflow.artifacts  # noqa: PLC0415
-
-    return mlflow
