@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.config.registry import TrackingConfig
 from pipeline.config.sections import DecodeConfig, FetchConfig, LogConfig, ModelConfig
 from pipeline.config.training import LabelledManifestConfig
 
@@ -103,6 +104,7 @@ class EvaluateModelConfig:
         report: What the report shows.
         fetch: How image bytes are fetched.
         decode: How bytes become pixels.
+        tracking: Where MLflow keeps a run of it.
         log: Logs and progress.
         summary: File for the summary, beside the last line of stdout.
     """
@@ -119,5 +121,6 @@ class EvaluateModelConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
     fetch: FetchConfig = field(default_factory=FetchConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     log: LogConfig = field(default_factory=LogConfig)
     summary: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.config.registry import TrackingConfig
 from pipeline.config.sections import (
     DecodeConfig,
     Device,
@@ -187,6 +188,7 @@ class TrainModelConfig:
         decode: How bytes become pixels.
         device: Where to train.
         augment: Random crops and flips.
+        tracking: Where MLflow keeps a run of it.
         log: Logs and progress.
         summary: File for the summary, beside the last line of stdout.
     """
@@ -203,5 +205,6 @@ class TrainModelConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     device: Device = "auto"
     augment: bool = True
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     log: LogConfig = field(default_factory=LogConfig)
     summary: str | None = None

@@ -33,11 +33,14 @@ from pipeline.models.engine import Engine
 from pipeline.models.locate import locate_bundle
 from pipeline.models.predictor import Predictor
 from pipeline.redaction import redact
+from pipeline.registry.tracking import Tracker, tracked_run
 from pipeline.taxonomy import Taxonomy
-from pipeline.training.data import LabelledImages, Split, read_labelled
+from pipeline.training.data import LabelledImages, read_labelled
+from pipeline.training.splits import Split
 
 _LOG = logging.getLogger(__name__)
 
+JOB = "evaluate_model"
 METRICS_NAME = "metrics.json"
 REPORT_NAME = "report.html"
 LABEL_ERRORS_NAME = "label_errors.parquet"
@@ -57,6 +60,13 @@ def run_evaluation(config: EvaluateModelConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     _validate(config)
+    with tracked_run(config, job=JOB, folder=Path(config.output).absolute()) as tracker:
+        summary = _evaluate(config, tracker)
+        summary |= tracker.describe()
+    return summary | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def _evaluate(config: EvaluateModelConfig, tracker: Tracker) -> dict[str, Any]:
     bundle = read_bundle(locate_bundle(config.model.uri, config.model.cache_dir))
     images = read_labelled(config.manifest, bundle.taxonomy)
     unseen = _find_unseen(config, bundle)
@@ -108,10 +118,15 @@ def run_evaluation(config: EvaluateModelConfig) -> dict[str, Any]:
         errors=errors,
         looked_at=looked_at,
     )
+    headline = {name: one.value for name, one in assessment.figures.headline.items()}
+    tracker.log_metrics({f"{config.split}.{name}": value for name, value in headline.items()})
+    for name in (METRICS_NAME, REPORT_NAME, LABEL_ERRORS_NAME):
+        tracker.log_file(output / name)
     if config.calibrate is not None:
-        write_with_taxonomy(config.calibrate, bundle=bundle, taxonomy=taxonomy)
+        calibrated = write_with_taxonomy(config.calibrate, bundle=bundle, taxonomy=taxonomy)
+        tracker.log_bundle(calibrated.info)
     return {
-        "job": "evaluate_model",
+        "job": JOB,
         "state": "done",
         "output": config.output,
         "metrics": str(output / METRICS_NAME),
@@ -124,8 +139,7 @@ def run_evaluation(config: EvaluateModelConfig) -> dict[str, Any]:
         "images": len(evaluated),
         "left_out": metrics["left_out"],
         "label_errors_found": len(errors),
-        "figures": {name: one.value for name, one in assessment.figures.headline.items()},
-        "seconds": round(time.monotonic() - started, 1),
+        "figures": headline,
     }
 
 

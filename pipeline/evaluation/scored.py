@@ -18,7 +18,8 @@ from pipeline.errors import ManifestError
 from pipeline.evaluation.operating_points import Bools
 from pipeline.images.reasons import Reason
 from pipeline.models.engine import Engine
-from pipeline.training.data import LabelledImages, Split
+from pipeline.training.data import LabelledImages
+from pipeline.training.splits import Split
 
 _LOG = logging.getLogger(__name__)
 

@@ -33,11 +33,17 @@ from pipeline.models.towers import Towers, load_towers
 from pipeline.ranges import validate_ranges
 from pipeline.taxonomy import Taxonomy, read_taxonomy
 from pipeline.training.checkpoint import remove_checkpoint
-from pipeline.training.data import read_labelled
+from pipeline.training.data import LabelledImages, read_labelled
 from pipeline.training.loop import TrainedModel, train
 from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
 from pipeline.training.processes import Processes, join_processes
+from pipeline.training.recording import (
+    record_data,
+    record_epoch,
+    record_result,
+    recorded_training,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,13 +69,18 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     validate_training(config)
-    with join_processes(config.device) as (processes, device):
+    with (
+        join_processes(config.device) as (processes, device),
+        recorded_training(config, leads=processes.leads) as tracker,
+    ):
         summary: dict[str, Any] = {}
         taxonomy = read_taxonomy(config.taxonomy)
         towers, mumic = _make_model(config)
         with tempfile.TemporaryDirectory(prefix="mumic-train-") as folder:
+            images = _read_images(config, taxonomy)
+            record_data(tracker, images, taxonomy, source=config.manifest.path)
             training, validation, left_out = _decode(
-                config, towers, taxonomy, processes, Path(folder)
+                config, images, towers, processes, Path(folder)
             )
             tokens, owners = tokenize_labels(towers.tokenizer, taxonomy)
             trained = train(
@@ -86,6 +97,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
                 progress=_shows_progress(config),
                 processes=processes,
                 checkpoint=config.checkpoint,
+                on_epoch=functools.partial(record_epoch, tracker),
             )
             figures, counts = _make_figures(trained, training, validation, taxonomy, processes)
         if processes.leads:
@@ -96,7 +108,9 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
                 taxonomy=taxonomy,
                 figures=figures,
                 counts=counts,
+                labels=_known_labels(images, taxonomy),
             )
+            record_result(tracker, info, figures)
             summary = {
                 "job": "train_model",
                 "state": "done",
@@ -110,6 +124,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
                 "seconds": round(time.monotonic() - started, 1),
                 "processes": processes.count,
                 "validation": figures,
+                **tracker.describe(),
             }
         shared: dict[str, Any] = json.loads(processes.share_text(json.dumps(summary)))
         return shared
@@ -151,14 +166,7 @@ def _shows_progress(config: TrainModelConfig) -> bool:
     return config.log.progress and config.log.format == "text"
 
 
-def _decode(
-    config: TrainModelConfig,
-    towers: Towers,
-    taxonomy: Taxonomy,
-    processes: Processes,
-    folder: Path,
-) -> tuple[PixelSet, PixelSet, dict[str, int]]:
-    """This process' images to train on and to validate with, and what all left out, by reason."""
+def _read_images(config: TrainModelConfig, taxonomy: Taxonomy) -> LabelledImages:
     images = read_labelled(config.manifest, taxonomy)
     if not len(images.indices("train")):
         raise ManifestError(
@@ -166,6 +174,23 @@ def _decode(
             where=config.manifest.path,
             expected=f"rows with {config.manifest.split} = train, or groups",
         )
+    return images
+
+
+def _known_labels(images: LabelledImages, taxonomy: Taxonomy) -> list[str]:
+    """Ids of the labels the training hears of: of all others its scores are zero-shot."""
+    heard_of = np.flatnonzero(images.known[images.indices("train")].any(axis=0))
+    return [taxonomy.labels[column][1].id for column in heard_of]
+
+
+def _decode(
+    config: TrainModelConfig,
+    images: LabelledImages,
+    towers: Towers,
+    processes: Processes,
+    folder: Path,
+) -> tuple[PixelSet, PixelSet, dict[str, int]]:
+    """This process' images to train on and to validate with, and what all left out, by reason."""
     decode = functools.partial(
         make_pixel_set,
         images,
@@ -193,6 +218,7 @@ def _write(
     taxonomy: Taxonomy,
     figures: dict[str, float | int | None] | None,
     counts: dict[str, int],
+    labels: list[str],
 ) -> BundleInfo:
     """Write the bundle; what the training could have gone on from is no longer needed then."""
     bundle = write_bundle(
@@ -201,7 +227,7 @@ def _write(
         towers=towers,
         taxonomy=taxonomy,
         licence=config.towers.licence,
-        training=_make_memory(config, trained, figures) | counts,
+        training=_make_memory(config, trained, figures) | counts | {"labels": labels},
     )
     if config.checkpoint.folder is not None:
         remove_checkpoint(config.checkpoint.folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,7 @@ def train(
     progress: bool = False,
     processes: Processes = SINGLE,
     checkpoint: CheckpointConfig | None = None,
+    on_epoch: Callable[[int, Epoch], None] = lambda index, epoch: None,
 ) -> TrainedModel:
     """Train towers, temperature and bias, whichever of them are not frozen.
 
@@ -93,6 +95,8 @@ def train(
         progress: Show progress on stderr.
         processes: Who trains together.
         checkpoint: Where to go on from, and to write to; nowhere without a folder.
+        on_epoch: Hears of each epoch, those before an interruption too: its index and what it
+            came to.
 
     Raises:
         ManifestError: There is no image to learn from.
@@ -136,8 +140,11 @@ def train(
         start = copy_weights(trainer.network)
         with open_journal(trainer, checkpoint or CheckpointConfig(), identity) as journal:
             history, done = journal.read() or (History(best_weights=start), None)
+            for index, epoch in enumerate(history.epochs):
+                on_epoch(index, epoch)
             while not history.is_over(optimizer):
                 run.run_next_epoch(history, done, journal, progress=progress)
+                on_epoch(len(history.epochs) - 1, history.epochs[-1])
                 done = None
         trainer.kept.load_state_dict(
             interpolate_weights(start, history.best_weights, optimizer.interpolation)

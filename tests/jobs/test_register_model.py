@@ -111,6 +111,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_models: ModuleType) -> 
                 *("--optimizer.seed", str(seed), "--optimizer.epochs", "10"),
                 *("--optimizer.batch_size", "12", "--optimizer.learning_rate", "0.003"),
                 *("--augment", "false", "--log.level", "WARNING", "--log.progress", "false"),
+                *("--tracking.enabled", "false"),
             ]
         )
         assert code == 0

@@ -28,6 +28,7 @@ from pipeline.config import (
     LogConfig,
     ModelConfig,
     ReportConfig,
+    TrackingConfig,
 )
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.decisions import predict_tags
@@ -92,6 +93,7 @@ def config(tmp_path: Path, bundle: Bundle) -> EvaluateModelConfig:
         report=ReportConfig(mistakes=4, label_errors=3, thumbnail_pixels=32),
         decode=DecodeConfig(threads=1),
         log=LogConfig(progress=False),
+        tracking=TrackingConfig(enabled=False),
     )
 
 
@@ -262,6 +264,7 @@ def test_the_job_prints_its_summary_last(
         f"--calibrate={tmp_path / 'calibrated'}",
         "--figures.resamples=5",
         "--decode.threads=1",
+        "--tracking.enabled=false",
         f"--summary={tmp_path / 'summary.json'}",
     ]
     assert main(arguments) == 0

@@ -26,6 +26,7 @@ from pipeline.config import (
     LogConfig,
     OptimizerConfig,
     TowersConfig,
+    TrackingConfig,
     TrainModelConfig,
 )
 from pipeline.errors import CheckpointError, ConfigurationError, ManifestError, PipelineError
@@ -80,6 +81,7 @@ def config(tmp_path: Path) -> TrainModelConfig:
         decode=DecodeConfig(threads=1),
         device="cpu",
         log=LogConfig(progress=False),
+        tracking=TrackingConfig(enabled=False),
     )
 
 
@@ -186,6 +188,7 @@ def test_the_job_prints_its_summary_last_and_its_progress_elsewhere(
         "--optimizer.batch_size=8",
         "--decode.threads=1",
         "--device=cpu",
+        "--tracking.enabled=false",
         f"--summary={tmp_path / 'summary.json'}",
     ]
     assert main(arguments) == 0

@@ -1,0 +1,128 @@
+"""What train_model and evaluate_model leave in MLflow's store."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+import tiny_models
+
+from jobs import evaluate_model, train_model
+from pipeline.evaluation.launch import LABEL_ERRORS_NAME, METRICS_NAME, REPORT_NAME
+
+LABELS = ("pool", "bed")
+SPLITS = ("train", "train", "validation", "test")
+
+
+def photo(held: list[str], seed: int) -> bytes:
+    """A bright left half is a pool, a bright right half a bed."""
+    pixels = np.random.default_rng(seed).integers(0, 90, (40, 40, 3))
+    pixels[:, :20] += 140 * ("pool" in held)
+    pixels[:, 20:] += 140 * ("bed" in held)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def world(tmp_path: Path, mlflow_database: Path) -> Path:
+    rows = []
+    for index in range(32):
+        held = [label for bit, label in enumerate(LABELS) if index >> bit & 1]
+        rows.append(
+            {
+                "image_id": f"i{index}",
+                "content": photo(held, index),
+                "labels": held,
+                "split": SPLITS[index // 4 % 4],
+            }
+        )
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, tmp_path / "labelled.parquet")
+    (tmp_path / "vit.json").write_text(json.dumps(tiny_models.ARCHITECTURES["vit"]))
+    tasks = [{"id": "scene", "kind": "multi_label", "labels": [{"id": one} for one in LABELS]}]
+    (tmp_path / "taxonomy.yaml").write_text(yaml.safe_dump({"tasks": tasks}))
+    shutil.copy(mlflow_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def summary_of(capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
+    return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+
+def test_a_training_and_its_evaluation_can_be_looked_up_in_mlflow(
+    world: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = f"sqlite:///{world / 'mlflow.db'}"
+    common = [
+        *("--manifest.path", str(world / "labelled.parquet"), "--tracking.uri", store),
+        *("--log.progress", "false", "--decode.threads", "1"),
+    ]
+    assert not train_model.main(
+        [
+            *common,
+            *("--taxonomy", str(world / "taxonomy.yaml"), "--bundle", str(world / "bundle")),
+            *("--towers.architecture", str(world / "vit.json"), "--device", "cpu"),
+            *("--optimizer.epochs", "3", "--optimizer.batch_size", "8"),
+        ]
+    )
+    trained = summary_of(capfd)
+    assert not evaluate_model.main(
+        [
+            *common,
+            *("--model.uri", str(world / "bundle"), "--output", str(world / "evaluated")),
+            *("--figures.resamples", "5", "--calibrate", str(world / "calibrated")),
+        ]
+    )
+    evaluated = summary_of(capfd)
+
+    client = mlflow.MlflowClient(tracking_uri=store)
+    training = client.get_run(str(trained["mlflow_run"]))
+    assert training.info.status == "FINISHED"
+    assert training.data.params["optimizer.epochs"] == "3"
+    curve = client.get_metric_history(training.info.run_id, "loss")
+    assert [point.step for point in curve] == [1, 2, 3]
+    gaps = client.get_metric_history(training.info.run_id, "validation.gap")
+    assert max(point.value for point in gaps) == training.data.metrics["kept.gap"]
+    assert training.inputs.dataset_inputs[0].dataset.name == "labelled"
+    files = {file.path for file in client.list_artifacts(training.info.run_id)}
+    assert files == {"bundle", "taxonomy.yaml"}
+    evaluation = client.get_run(str(evaluated["mlflow_run"]))
+    assert evaluation.data.metrics["test.gap"] == evaluated["figures"]["gap"]
+    files = {file.path for file in client.list_artifacts(evaluation.info.run_id)}
+    assert {METRICS_NAME, REPORT_NAME, LABEL_ERRORS_NAME, "bundle"} <= files
+    assert trained["mlflow_missing"] == evaluated["mlflow_missing"] == 0
+
+
+def test_a_training_that_fails_leaves_a_failed_run(
+    world: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = pq.read_table(world / "labelled.parquet")
+    tests = pa.array(["test"] * len(table))
+    table = table.set_column(table.column_names.index("split"), "split", tests)
+    pq.write_table(table, world / "labelled.parquet")
+    store = f"sqlite:///{world / 'mlflow.db'}"
+    code = train_model.main(
+        [
+            *("--manifest.path", str(world / "labelled.parquet"), "--tracking.uri", store),
+            *("--taxonomy", str(world / "taxonomy.yaml"), "--bundle", str(world / "bundle")),
+            *("--towers.architecture", str(world / "vit.json"), "--device", "cpu"),
+        ]
+    )
+    assert code == 1
+    assert "no training image" in capfd.readouterr().err
+    client = mlflow.MlflowClient(tracking_uri=store)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    assert [run.info.status for run in client.search_runs(experiments)] == ["FAILED"]
