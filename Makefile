@@ -19,7 +19,7 @@ unexport SPARK_HOME
 # Spark's classes as setup archived them: every JVM starts ten seconds sooner.
 export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) -XX:SharedArchiveFile=$(VENV)/spark-classes.jsa
 
-.PHONY: help setup demo test test-spark test-state test-unit test-chaos lint format build lock clean
+.PHONY: help setup demo test test-spark test-state test-unit test-long test-chaos lint format build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,18 +34,21 @@ test: setup ## Run the tests, in two processes side by side; each prints when it
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync test-spark test-state
 
 # 5 is pytest's answer where ARGS selects nothing of a half.
-PYTEST_HALF = OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m "not chaos" $(ARGS)
+PYTEST_HALF = OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m "not chaos and not long" $(ARGS)
 test-spark: setup ## Run the half of the tests with the nights of a catalogue, and those without Spark
 	$(PYTEST_HALF) tests/spark tests/unit || [ $$? -eq 5 ]
 
 test-state: setup ## Run the other half: what stands between nights, and whole jobs
 	$(PYTEST_HALF) tests/state tests/jobs || [ $$? -eq 5 ]
 
+test-long: setup ## Run the stories that take long: registries, trainings killed or in two processes
+	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m long $(ARGS) tests/unit tests/jobs
+
 test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not part of test
 	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m chaos $(ARGS) tests/chaos tests/state
 
 test-unit: setup ## Run the tests that need no Java, in seconds
-	$(PY) -m pytest tests/unit --durations=3 $(ARGS)
+	$(PY) -m pytest tests/unit --durations=3 -m "not long" $(ARGS)
 
 lint: setup ## Check format, style and types
 	$(VENV)/bin/ruff format --check .

@@ -37,7 +37,7 @@ from udfs.settings import read_settings
 from udfs.worker import load_engine
 
 # Three trainings and a server stand before the first test.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 60, 230)}
 PLACES = ((1, 1), (1, 17), (17, 1))

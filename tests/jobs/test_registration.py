@@ -83,7 +83,7 @@ def test_no_file_of_a_registered_model_is_a_pickle(info: BundleInfo, tmp_path: P
     write_python_model(tmp_path / "model", info, settings=SETTINGS)
     files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files}
-    assert suffixes <= {".py", ".json", ".yaml", ".txt", ".safetensors", ".typed", ""}
+    assert suffixes <= {".py", ".html", ".json", ".yaml", ".txt", ".safetensors", ".typed", ""}
     assert {path.name for path in files if path.suffix == ""} == {"MLmodel"}
     assert not [path for path in files if path.read_bytes()[:1] == b"\x80"]
 
@@ -103,6 +103,7 @@ print(json.dumps({"rows": told.to_dict("records"), "code": pipeline.__file__}))
 """
 
 
+@pytest.mark.long
 def test_mlflow_loads_it_in_a_process_that_knows_nothing_of_this_product(
     store: Connection, info: BundleInfo, tmp_path: Path
 ) -> None:

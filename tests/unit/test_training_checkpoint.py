@@ -105,6 +105,7 @@ def train_in_a_process(folder: Path) -> None:
     save_file(weights(trained), folder / "result.safetensors")
 
 
+@pytest.mark.long
 def test_a_process_killed_three_times_by_sigkill_ends_as_an_undisturbed_one(
     tmp_path: Path,
 ) -> None:

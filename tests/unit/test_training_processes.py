@@ -177,6 +177,7 @@ def tell_and_train(folder: Path, index: int) -> None:
             train(checkpoint=replace(checkpoint, folder=str(elsewhere)))
 
 
+@pytest.mark.long
 def test_two_processes_keep_the_same_weights_and_go_on_together(tmp_path: Path) -> None:
     run_together(tmp_path, tell_and_train)
     first, second = (load_file(tmp_path / str(i) / "weights.safetensors") for i in (0, 1))
