@@ -17,6 +17,7 @@ Leaves ``page.md`` (tables, sentences, the frame of a page for ``docs/decisions`
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import math
@@ -40,7 +41,7 @@ from loss_ablation.findings import (
 from loss_ablation.grid import FAMILIES, TAUS, choose_finalists, make_grid
 from loss_ablation.page import make_finals_table, write_page
 from loss_ablation.plot import draw_plot
-from loss_ablation.settings import ARCHITECTURE, Settings, keep_settings
+from loss_ablation.settings import ARCHITECTURE, Settings, keep_settings, write_json
 from loss_ablation.training import Training
 
 from pipeline.errors import ConfigurationError, PipelineError
@@ -87,9 +88,11 @@ def _write_architecture(output: Path, *, side: int | None) -> Path:
     architecture = json.loads(json.dumps(ARCHITECTURE))
     if side is not None:
         architecture["vision_cfg"]["image_size"] = side
+    # Named by what is in it: other towers are other settings.
+    digest = hashlib.sha256(json.dumps(architecture).encode()).hexdigest()[:8]
     output.mkdir(parents=True, exist_ok=True)
-    path = output.absolute() / "architecture.json"
-    path.write_text(json.dumps(architecture, indent=2) + "\n")
+    path = output.absolute() / f"architecture-{digest}.json"
+    write_json(path, architecture)
     return path
 
 
@@ -148,7 +151,7 @@ class Ablation:
             each = contest.estimate(screened, self.make_finals(names[:1]))
             left = _PLANNED_SHARE * 60 * self.minutes - spent
             most = max(_FEWEST_FINALISTS, math.floor(left / each))
-            kept.write_text(json.dumps({"chosen": names[:most], "no_time_for": names[most:]}))
+            write_json(kept, {"chosen": names[:most], "no_time_for": names[most:]})
         found = json.loads(kept.read_text())
         if found["no_time_for"]:
             self.notes.append(
@@ -207,6 +210,7 @@ class Ablation:
             ],
             "effects": [asdict(effect) for effect in find_effects(screened)],
             "screening": screened,
+            "finals": finals,
             "words": words,
             "minutes": round(minutes, 1),
             "page": str(page),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from loss_ablation.settings import Settings
+from loss_ablation.settings import Settings, write_json
 from loss_ablation.training import Training, prepare_process, run_training
 from pipeline.errors import ModelError
 
@@ -80,7 +79,7 @@ class Contest:
         for finished, future in enumerate(as_completed(futures), len(trainings) - len(waiting) + 1):
             training = futures[future]
             result = future.result()
-            self._write(training, result)
+            write_json(self._place(training), result)
             kept[training.name] = result
             done += training.cost
             left -= training.cost
@@ -100,13 +99,11 @@ class Contest:
         """Seconds that trainings will take, going by those that were run.
 
         Args:
-            results: Of trainings that tuned a tower, among others.
+            results: At least one that did not diverge: such a training ends sooner.
             trainings: To be run.
         """
         pace = statistics.median(
-            result["seconds"] / result["epochs"]
-            for result in results
-            if result["parts"] != "neither"
+            result["seconds"] / result["cost"] for result in results if "failed" not in result
         )
         return pace * sum(training.cost for training in trainings) / self._processes
 
@@ -119,12 +116,6 @@ class Contest:
             return None
         found: dict[str, Any] = json.loads(place.read_text())
         return found
-
-    def _write(self, training: Training, result: dict[str, Any]) -> None:
-        place = self._place(training)
-        # Whole or not at all: a killed ablation reads them when it goes on.
-        place.with_suffix(".part").write_text(json.dumps(result, indent=2) + "\n")
-        os.replace(place.with_suffix(".part"), place)
 
 
 def _tell(line: str) -> None:

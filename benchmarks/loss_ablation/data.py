@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from loss_ablation.settings import Settings
+from loss_ablation.settings import Settings, write_json
 from pipeline.config import DecodeConfig, FetchConfig, LabelledManifestConfig, TowersConfig
 from pipeline.errors import ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
@@ -70,9 +70,7 @@ def prepare_data(settings: Settings, folder: Path, *, processes: int) -> dict[st
     marks |= {f"{split}_known": images.known for split, images in sets.items()}
     np.savez(folder / "labels.npz", **marks)
     description = _describe(sets) | {"seconds": round(time.monotonic() - started, 1)}
-    # Last, and at once: it says that all else is there.
-    described.with_suffix(".part").write_text(json.dumps(description, indent=2) + "\n")
-    described.with_suffix(".part").replace(described)
+    write_json(described, description)  # last: it says that all else is there
     return description
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ConfigurationError
 
@@ -69,6 +71,18 @@ class Settings:
     resamples: int
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all: an ablation that was killed reads it when it goes on.
+
+    Args:
+        path: Its folder is there.
+        value: Plain JSON data.
+    """
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(beside, path)
+
+
 def keep_settings(settings: Settings, folder: Path) -> None:
     """Write the settings into the output folder, or hold them against those that are there.
 
@@ -83,7 +97,7 @@ def keep_settings(settings: Settings, folder: Path) -> None:
     path = folder / "settings.json"
     asked = json.loads(json.dumps(asdict(settings)))
     if not path.exists():
-        path.write_text(json.dumps(asked, indent=2) + "\n")
+        write_json(path, asked)
         return
     kept = json.loads(path.read_text())
     if kept != asked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class Training:
 
 def prepare_process(device: str) -> None:
     """Called once in each process of the pool."""
+    # Control-C reaches all of them: one line of the ablation is enough.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.getLogger("pipeline").setLevel(logging.ERROR)  # random weights are no news here
     if device == "cpu":
         torch.set_num_threads(1)
@@ -96,9 +99,9 @@ def run_training(
         device: A torch device.
 
     Returns:
-        stage, variant, family, parts, tau, bias, seed, epochs, seconds, and either ``failed`` or:
-        validation and test (each figure; of the test also low and high of its bootstrap interval
-        over images), best_epoch, images_per_s, ends_at (tau and bias), scored_by.
+        stage, variant, family, parts, tau, bias, seed, epochs, cost, seconds, and either ``failed``
+        or: validation and test (each figure; of the test also low and high of its bootstrap
+        interval over images), best_epoch, images_per_s, ends_at (tau and bias), scored_by.
     """
     started = time.monotonic()
     variant = training.variant
@@ -111,6 +114,7 @@ def run_training(
         "bias": variant.bias,
         "seed": training.seed,
         "epochs": training.epochs,
+        "cost": training.cost,
     }
     try:
         found = _train(training, settings, folder, torch.device(device))

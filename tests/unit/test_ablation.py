@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ablation import Ablation
+from loss_ablation.contest import Contest
 from loss_ablation.findings import (
     compare_finalists,
     find_effects,
@@ -25,6 +27,23 @@ from pipeline.errors import ConfigurationError
 from pipeline.evaluation.metrics import make_ranking_metrics
 
 GRID = {variant.name: variant for variant in make_grid()}
+SETTINGS: dict[str, Any] = {
+    "manifest": None,
+    "taxonomy": None,
+    "architecture": "a.json",
+    "pretrained": None,
+    "images": 10,
+    "validation_share": 0.1,
+    "test_share": 0.1,
+    "max_side": 100,
+    "taus": (0.1, 0.07),
+    "screening_epochs": 1,
+    "final_epochs": 1,
+    "seeds": 2,
+    "batch_size": 8,
+    "learning_rate": 0.1,
+    "resamples": 10,
+}
 PLAIN, TEMPERED = "plain_bce-both", "tempered_sigmoid-0.05-prior-both"
 
 
@@ -177,25 +196,29 @@ def test_intervals_lie_around_the_figures_that_trainings_report() -> None:
         assert measured[figure]["low"] < measured[figure]["high"]
 
 
+@pytest.mark.parametrize(("minutes", "finalists"), [(1, 2), (3, 3), (60, 4)])
+def test_as_many_go_to_the_finals_as_the_time_allows(
+    tmp_path: Path, minutes: float, finalists: int
+) -> None:
+    class Slow(Contest):
+        def __init__(self) -> None:
+            pass
+
+        def estimate(self, *_: object) -> float:
+            return 50.0
+
+    names = [PLAIN, TEMPERED, "tempered_sigmoid-learnt-prior-both", "softmax-0.07-both"]
+    screened = [result(name, 0.5) for name in names]
+    ablation = Ablation(Settings(**SETTINGS), tmp_path, device="cpu", processes=1, minutes=minutes)
+    assert ablation.choose(Slow(), screened, 10.0) == names[:finalists]
+    assert bool(ablation.notes) == (finalists < len(names))
+    assert all(name in ablation.notes[0] for name in names[finalists:])
+    # Chosen once: what goes on later does not choose anew.
+    assert ablation.choose(Slow(), screened[:1], 10.0) == names[:finalists]
+
+
 def test_results_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
-    settings = {
-        "manifest": None,
-        "taxonomy": None,
-        "architecture": "a.json",
-        "pretrained": None,
-        "images": 10,
-        "validation_share": 0.1,
-        "test_share": 0.1,
-        "max_side": 100,
-        "taus": (0.1, 0.07),
-        "screening_epochs": 1,
-        "final_epochs": 1,
-        "seeds": 2,
-        "batch_size": 8,
-        "learning_rate": 0.1,
-        "resamples": 10,
-    }
-    keep_settings(Settings(**settings), tmp_path)
-    keep_settings(Settings(**settings), tmp_path)
+    keep_settings(Settings(**SETTINGS), tmp_path)
+    keep_settings(Settings(**SETTINGS), tmp_path)
     with pytest.raises(ConfigurationError, match="seeds"):
-        keep_settings(Settings(**settings | {"seeds": 3}), tmp_path)
+        keep_settings(Settings(**SETTINGS | {"seeds": 3}), tmp_path)
