@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from loss_ablation.grid import ASYMMETRIC, FIXED, LEARNT, LINEAR, PLAIN, SOFTMAX
 
@@ -41,15 +42,18 @@ def draw_plot(
     axes = figure.subplots(2, 2, height_ratios=(3, 2))
     axes[0][1].sharey(axes[0][0])
     done = [result for result in screened if "failed" not in result]
-    places = list(dict.fromkeys(_find_place(result) for result in done))
     for axis, parts, said in (
         (axes[0][0], ("both",), "both towers tuned"),
-        (axes[0][1], ("image", "neither"), "text tower frozen or not there"),
+        (axes[0][1], ("image", "neither"), "no text tower tuned"),
     ):
         shown = [result for result in done if result["parts"] in parts]
-        _draw_screening(axis, shown, places)
+        _draw_screening(axis, shown)
         axis.set_title(f"Screening, {said}: one seed, 95 % over test images", fontsize=10)
-    axes[0][0].legend(fontsize=8)
+    handles = [
+        Line2D([], [], marker="o", color=colour, label=_BIASES[bias])
+        for bias, colour in _COLOURS.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), fontsize=8)
     for axis, (key, said) in zip(axes[1], _FINAL_FIGURES.items(), strict=True):
         _draw_finals(axis, [row for row in finalists if key in row], key)
         axis.set_title(f"Finals, {said}: mean over seeds, 95 %", fontsize=10)
@@ -63,13 +67,14 @@ def _find_place(result: Result) -> str:
     if family in (FIXED, LEARNT):
         return str(result["tau"])
     if family == SOFTMAX:
-        return "softmax\nlearnt" if result["tau"] == "learnt" else f"softmax\n{result['tau']}"
+        return f"soft-\nmax\n{result['tau']}"
     if family == LINEAR:
         return "linear,\nfrozen" if result["parts"] == "neither" else "linear\nhead"
     return {PLAIN: "plain\n(1)", ASYMMETRIC: "asym-\nmetric"}[family]
 
 
-def _draw_screening(axis: Axes, results: Sequence[Result], places: Sequence[str]) -> None:
+def _draw_screening(axis: Axes, results: Sequence[Result]) -> None:
+    places = list(dict.fromkeys(_find_place(result) for result in results))
     for bias, colour in _COLOURS.items():
         shown = [result for result in results if result["bias"] == bias]
         if not shown:
@@ -84,7 +89,6 @@ def _draw_screening(axis: Axes, results: Sequence[Result], places: Sequence[str]
             color=colour,
             markersize=4,
             linewidth=1,
-            label=_BIASES[bias],
         )
         line = [index for index, result in enumerate(shown) if result["family"] == FIXED]
         axis.plot(
