@@ -48,7 +48,6 @@ LAPTOP_SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.codegen.hugeMethodLimit": "8000",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
-    "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold": "64m",
     "spark.sql.maxConcurrentOutputFileWriters": "4",
     "spark.sql.shuffle.partitions": "8",
     "spark.databricks.delta.snapshotPartitions": "4",
@@ -75,8 +74,6 @@ _DEFAULTS_AT_RUN_TIME = (
     "spark.sql.codegen.hugeMethodLimit",
     # What is kept is read once or twice: packing it takes longer than it saves.
     "spark.sql.inMemoryColumnarStorage.compressed",
-    # Joins of catalogues by image: no sorting where a partition's hash table is small.
-    "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold",
     # A MERGE writes rows and the change feed side by side, instead of sorting them apart first.
     "spark.sql.maxConcurrentOutputFileWriters",
 )

@@ -178,9 +178,15 @@ def rescored_facts(tables: TableSet, run: Run, rows: DataFrame, tagger: Tagger) 
     )
 
 
-def staged_facts(tables: TableSet, run: Run) -> DataFrame:
-    """The facts a run staged. Those of schema version 1 lack what all but a backfill say alike."""
-    facts = tables.read(TAGGING_RESULTS.name).where(F.col("run_id") == run.run_id)
+def staged_facts(tables: TableSet, run: Run, *, version: int | None = None) -> DataFrame:
+    """The facts a run staged. Those of schema version 1 lack what all but a backfill say alike.
+
+    Args:
+        tables: The table set.
+        run: The run.
+        version: Of ``tagging_results``; None: the latest whenever the facts are read.
+    """
+    facts = tables.read(TAGGING_RESULTS.name, version=version).where(F.col("run_id") == run.run_id)
     return facts.withColumns(
         {
             "as_of_seq": F.coalesce("as_of_seq", "run_seq"),

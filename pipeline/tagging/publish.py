@@ -52,7 +52,8 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
     Returns:
         Counts: tagged, failed, deleted, reused, rescored, superseded, tags_published.
     """
-    staged = staged_facts(tables, run)
+    # At one version: what a zombie task still appends must not make one image's facts two.
+    staged = staged_facts(tables, run, version=tables.version(TAGGING_RESULTS.name))
     counts = count_facts(staged)
     if counts.facts == 0:
         return count_published({}, tags_published=0)
@@ -73,7 +74,7 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
         if any(fate.changes_tags for fate in fates):
             inserted = _merge_tags(merge, new_tags, winners)
             # Of a publish that was cut off and only inserts, they may all be there already.
-            tags_published += (merge.all_new and inserted) or new_tags.count()
+            tags_published = inserted if merge.all_new and inserted else new_tags.count()
         if any(fate.changes_image for fate in fates):
             known = any(fate.known for fate in fates)
             _merge_images(replace(merge, all_new=not known), winners)

@@ -35,7 +35,7 @@ def moved(night) -> Catalogue:
     def die_before_images(tables, table, *args, **kwargs):
         if table is IMAGES:
             raise KeyboardInterrupt
-        merge(tables, table, *args, **kwargs)
+        return merge(tables, table, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(publishing, "merge_rows", die_before_images)

@@ -122,6 +122,7 @@ def test_a_training_that_goes_on_goes_on_in_its_run(output: Path) -> None:
 def test_records_a_store_did_not_take_are_given_again_at_the_end(
     output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING")  # jobs of tests before may have left another
     with tracked_run(JobConfig(), job="train_model", folder=output) as tracker:
         tracker.log_metrics({"loss": 0.9}, step=1)
         give_back = break_store(monkeypatch, tracker)

@@ -243,14 +243,9 @@ def dying_before(table):
     def merge_rows(tables, other, *args, **kwargs):
         if other is table:
             raise Killed
-        merge(tables, other, *args, **kwargs)
+        return merge(tables, other, *args, **kwargs)
 
     return merge_rows
-
-
-def die_before_published(ledger, run, state, **_told):
-    assert state == "published"
-    raise Killed
 
 
 def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkeypatch):
@@ -279,11 +274,20 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
             with pytest.raises(Killed):
                 fresh.run(manifest, "night-1", DAY_1, stage=small)
         assert not fresh.images()
+    told = {}
+
+    def die_before_published(ledger, run, state, *, counts, **_told):
+        assert state == "published"
+        told.update(counts)
+        raise Killed
+
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "advance", die_before_published)
         with pytest.raises(Killed):
             fresh.run(manifest, "night-1", DAY_1, stage=small)
     assert fresh.images()
+    # The tags were there from the attempt before; they count all the same.
+    assert told["tags_published"] == nights.summaries[0]["tags_published"] > 0
 
     # Another run finishes what was cut off before it publishes its own.
     empty = fresh.manifest("empty", [])
@@ -297,6 +301,23 @@ def test_a_run_cut_off_anywhere_ends_as_an_undisturbed_one(nights, fresh, monkey
     assert {key: summary[key] for key in summary if key not in speed} == {
         key: nights.summaries[0][key] for key in summary if key not in speed
     }
+
+
+def test_what_is_staged_while_a_run_is_published_is_not_published(fresh, monkeypatch):
+    count_fates = publishing.count_fates
+
+    def while_a_zombie_stages(winners):
+        tables = TableSet(fresh.spark, fresh.location)
+        facts = tables.read("tagging_results").where("status = 'tagged'").limit(1)
+        ghost = facts.withColumn("image_id", F.lit("ghost"))
+        tables.append("tagging_results", ghost, commit_note="zombie")
+        return count_fates(winners)
+
+    monkeypatch.setattr(publishing, "count_fates", while_a_zombie_stages)
+    fresh.run(fresh.manifest("m", NIGHT_1[:2]), "night-1", DAY_1)
+    assert "ghost" in {row["image_id"] for row in fresh.rows("tagging_results")}
+    for name in PUBLISHED:
+        assert {row["image_id"] for row in fresh.rows(name)} == {"a", "b"}, name
 
 
 def normalised(rows: list[dict]) -> list[str]:

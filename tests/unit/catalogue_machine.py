@@ -7,19 +7,16 @@ images change, vanish, come back, and are erased.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from pure_runs import DAY_0, RETRIABLE, Run, moment, publish
 
-from pipeline.config import RetryConfig
-from pipeline.tagging.decision import Staged, Standing, decide
-from pipeline.tagging.selection import ACTIVE, LAST_SEQ, Target, Wanted, choose
+from pipeline.tagging.decision import Standing
+from pipeline.tagging.selection import ACTIVE, LAST_SEQ, Target
 
 IMAGES = ("x", "y")
-RETRY = RetryConfig(distance_h=20.0, factor=2.0, max_attempts=3)
-DAY_0 = datetime(2026, 3, 1, tzinfo=UTC)
 targets = st.builds(
     Target,
     model_version=st.sampled_from(["m1", "m2"]),
@@ -29,70 +26,8 @@ targets = st.builds(
 NIGHTLY = Target(model_version="m1", taxonomy_version="t1", can_rescore=True)
 
 
-def moment(day: int) -> datetime:
-    return DAY_0 + timedelta(days=day)
-
-
-@dataclass
-class Run:
-    """A run: what it asks for, and what it staged."""
-
-    seq: int
-    day: int
-    target: Target
-    is_backfill: bool
-    named: dict[str, str | None]
-    facts: dict[str, Staged] = field(default_factory=dict)
-
-    def wanted(self, image: str, *, seq: int | None = None) -> Wanted:
-        version = self.named[image]
-        return Wanted(
-            image_version=version,
-            as_of=moment(self.day),
-            run_seq=self.seq if seq is None else seq,
-            deleted=version is None,
-        )
-
-    def choose(self, standing: Standing | None, image: str, *, seq: int | None = None):
-        target = self.target if self.is_backfill else None
-        wanted = self.wanted(image, seq=seq)
-        return choose(standing, wanted, retry=RETRY, target=target)
-
-    def stage(self, standing: Standing | None, image: str, *, fails: bool) -> None:
-        """What the run makes of an image, unless it has a fact or nothing is to do."""
-        action = self.choose(standing, image)
-        if image in self.facts or action not in ACTIVE:
-            return
-        status = "deleted" if action == "delete" else "failed" if fails else "tagged"
-        asserted = (moment(self.day), self.seq)
-        embedding_seq = self.seq
-        if action == "rescore":
-            status = "tagged"
-            assert standing is not None
-            assert standing.embedding_seq is not None
-            asserted = (standing.as_of, standing.as_of_seq)
-            embedding_seq = standing.embedding_seq
-        gone = status == "deleted"
-        self.facts[image] = Staged(
-            status=status,
-            image_version=None if gone else self.named[image],
-            as_of=asserted[0],
-            as_of_seq=asserted[1],
-            run_as_of=moment(self.day),
-            run_seq=self.seq,
-            embedding_seq=embedding_seq,
-            model_version=None if gone else self.target.model_version,
-            taxonomy_version=None if gone else self.target.taxonomy_version,
-            reason="not_found" if status == "failed" else None,
-            retriable=status == "failed",
-        )
-
-
-def publish(table: dict[str, Standing], run: Run) -> None:
-    for image, fact in run.facts.items():
-        row = decide(table.get(image), fact).row
-        if row is not None:
-            table[image] = row
+def reason(image: str, fails: set[str]) -> str | None:
+    return RETRIABLE if image in fails else None
 
 
 def comparable(row: Standing) -> Standing:
@@ -113,6 +48,8 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.truth: dict[tuple[str, int], str | None] = {(image, 0): "v0" for image in IMAGES}
         self.waiting: list[Run] = []
         self.erased: set[str] = set()
+        # What stood of an image when a run staged its fact of it.
+        self.stood: dict[tuple[int, str], Standing | None] = {}
 
     @rule(changes=st.dictionaries(st.sampled_from(IMAGES), st.booleans(), max_size=1))
     def a_day_passes(self, changes: dict[str, bool]) -> None:
@@ -149,8 +86,13 @@ class CatalogueMachine(RuleBasedStateMachine):
         asked = {image: self.truth[image, day] for image in sorted(named)}
         run = Run(self.seq, day, to, is_backfill, asked)
         for image in run.named:
-            run.stage(self.table.get(image), image, fails=image in fails)
+            self._stage(run, image, fails)
         self.waiting.append(run)
+
+    def _stage(self, run: Run, image: str, fails: set[str]) -> None:
+        if image not in run.facts:
+            self.stood[run.seq, image] = self.table.get(image)
+        run.stage(self.table.get(image), image, reason=reason(image, fails))
 
     @precondition(lambda self: self.waiting)
     @rule(
@@ -165,7 +107,7 @@ class CatalogueMachine(RuleBasedStateMachine):
         for image in lost:
             run.facts.pop(image, None)
         for image in run.named:
-            run.stage(self.table.get(image), image, fails=image in fails)
+            self._stage(run, image, fails)
 
     @precondition(lambda self: self.waiting)
     @rule(place=st.integers(0, 9), twice=st.booleans())
@@ -183,7 +125,9 @@ class CatalogueMachine(RuleBasedStateMachine):
         if run.seq == self.seq:
             for image in run.facts:
                 again = run.choose(self.table.get(image), image, seq=LAST_SEQ)
-                assert again not in ACTIVE, "a repeated selection is not empty"
+                # What others published since it was staged may be a reason to score again.
+                if before.get(image) == self.stood[run.seq, image]:
+                    assert again not in ACTIVE, "a repeated selection is not empty"
 
     @precondition(lambda self: len(self.waiting) > 3)
     @rule()
@@ -223,7 +167,7 @@ class CatalogueMachine(RuleBasedStateMachine):
             named = {image: self.truth[image, self.day] for image in IMAGES}
             run = Run(seq, self.day, to, True, named)
             for image in IMAGES:
-                run.stage(table.get(image), image, fails=seq % 2 == 0)
+                run.stage(table.get(image), image, reason=RETRIABLE if seq % 2 == 0 else None)
             if not run.facts:
                 return
             publish(table, run)

@@ -88,6 +88,7 @@ def step_together(folder: Path, index: int) -> None:
         (own / "loss.json").write_text(json.dumps(loss))
 
 
+@pytest.mark.long
 def test_two_processes_with_unequal_knowledge_step_as_one(tmp_path: Path) -> None:
     _, _, known = batch_of(0)
     assert known[:4].sum() * 3 < known[4:].sum()
