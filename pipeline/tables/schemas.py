@@ -141,7 +141,7 @@ IMAGES = TableDefinition(
         "tagged_has_run": "status <> 'tagged' OR run_seq IS NOT NULL",
         "tagged_has_model": "status <> 'tagged' OR model_version IS NOT NULL",
     },
-    found_by=("image_id", "source", "status", "as_of", "run_id", "run_seq", "tagged_at", "reason"),
+    found_by=("image_id", "status", "as_of", "run_id", "tagged_at"),
     change_data_feed=True,
 )
 
@@ -163,7 +163,7 @@ IMAGE_TAGS = TableDefinition(
     ),
     key=("image_id", "task", "label"),
     checks={"score_range": "score >= 0 AND score <= 1"},
-    found_by=("image_id", "label", "score", "run_id"),
+    found_by=("image_id", "label", "run_id"),
     change_data_feed=True,
 )
 
@@ -180,7 +180,7 @@ IMAGE_EMBEDDINGS = TableDefinition(
         ]
     ),
     key=("image_id",),
-    found_by=("image_id", "model_version", "run_id"),
+    found_by=("image_id",),
 )
 
 TAGGING_RESULTS = TableDefinition(

@@ -10,7 +10,7 @@ from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, LABELS
 from pipeline.tables.store import TableSet
 from pipeline.tagging.audit import AuditFigures, LabelFigures
-from pipeline.tagging.facts import staged_facts, unique_facts
+from pipeline.tagging.facts import FactCounts, unique_facts
 from pipeline.tagging.tags import tags_of
 
 _RESULTS = ("tagged", "reused", "rescored")
@@ -18,7 +18,13 @@ _MOST_RUNS = 10  # earlier ones are hardly kept, and each is counted
 
 
 def measure_staged(
-    tables: TableSet, ledger: Ledger, run: Run, *, source: str | None, min_images: int
+    tables: TableSet,
+    ledger: Ledger,
+    run: Run,
+    *,
+    source: str | None,
+    min_images: int,
+    counted: FactCounts,
 ) -> AuditFigures:
     """Count what the audit judges; nothing but statuses where they are too few to judge.
 
@@ -28,12 +34,13 @@ def measure_staged(
         run: The run that is staged.
         source: The feed whose images are removed; None: any.
         min_images: Images below which nothing is judged.
+        counted: The facts of the run.
     """
-    staged = unique_facts(staged_facts(tables, run))
-    counted = {row["status"]: row["count"] for row in staged.groupBy("status").count().collect()}
-    tagged, failed = counted.get("tagged", 0), counted.get("failed", 0)
+    staged = unique_facts(tables, run, counted)
+    met = {row["status"]: row["count"] for row in staged.groupBy("status").count().collect()}
+    tagged, failed = met.get("tagged", 0), met.get("failed", 0)
     removed, standing = 0, None
-    if counted.get("deleted", 0):
+    if met.get("deleted", 0):
         removed, standing = _count_removed(tables, staged, source)
     if tagged < min_images:
         return AuditFigures(tagged=tagged, failed=failed, removed=removed, standing=standing)
@@ -144,8 +151,7 @@ class _Reference:
             and sum(one.counts.get(name, 0) for name in _RESULTS) >= min_images
         ]
         for last in reversed(same[-_MOST_RUNS:]):
-            facts = staged_facts(tables, last).where(F.col("status") == "tagged")
-            facts = unique_facts(facts)
+            facts = unique_facts(tables, last).where(F.col("status") == "tagged")
             images = facts.count()
             if images >= min_images:
                 return cls(

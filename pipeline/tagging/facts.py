@@ -45,13 +45,15 @@ class Tagger:
 
 @dataclass(frozen=True, kw_only=True)
 class FactCounts:
-    """How many facts a run staged.
+    """How many facts a run staged, at one version of their table.
 
     Attributes:
+        version: Of ``tagging_results``.
         facts: Their number.
         repeats: Whether an image may have more than one; where none has, that is certain.
     """
 
+    version: int
     facts: int
     repeats: bool
 
@@ -196,23 +198,37 @@ def staged_facts(tables: TableSet, run: Run, *, version: int | None = None) -> D
     )
 
 
-def count_facts(staged: DataFrame) -> FactCounts:
-    """Count staged facts, and see whether any image may have more than one."""
-    by_image = staged.groupBy(F.xxhash64("image_id")).count()
-    whole = by_image.agg(F.sum("count").alias("facts"), F.max("count").alias("most")).collect()[0]
-    return FactCounts(facts=whole["facts"] or 0, repeats=(whole["most"] or 0) > 1)
-
-
-def unique_facts(staged: DataFrame, counts: FactCounts | None = None) -> DataFrame:
-    """One fact for each image: a zombie task or a lost commit answer can stage twice.
-
-    Tagged before failed, then the latest, then by content, so that the choice is always the same.
+def count_facts(tables: TableSet, run: Run, *, known: FactCounts | None = None) -> FactCounts:
+    """Count the facts a run staged, and see whether any image may have more than one.
 
     Args:
-        staged: Facts of one run.
+        tables: The table set.
+        run: The run.
+        known: Counts of before: they hold as long as the table has not changed.
+    """
+    version = tables.version(TAGGING_RESULTS.name)
+    if known is not None and known.version == version:
+        return known
+    staged = staged_facts(tables, run, version=version)
+    by_image = staged.groupBy(F.xxhash64("image_id")).count()
+    whole = by_image.agg(F.sum("count").alias("facts"), F.max("count").alias("most")).collect()[0]
+    return FactCounts(version=version, facts=whole["facts"] or 0, repeats=(whole["most"] or 0) > 1)
+
+
+def unique_facts(tables: TableSet, run: Run, counts: FactCounts | None = None) -> DataFrame:
+    """The facts a run staged, one for each image: a zombie task can stage twice, or a lost answer.
+
+    Tagged before failed, then the latest, then by content, so that the choice is always the same.
+    All are read at one version of the table: what a zombie still appends is not among them.
+
+    Args:
+        tables: The table set.
+        run: The run.
         counts: Of :func:`count_facts`, where they are known already.
     """
-    if not (counts or count_facts(staged)).repeats:
+    counts = counts or count_facts(tables, run)
+    staged = staged_facts(tables, run, version=counts.version)
+    if not counts.repeats:
         return staged
     order = Window.partitionBy("image_id").orderBy(
         F.when(F.col("status") == "tagged", 0).otherwise(1),

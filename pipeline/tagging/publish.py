@@ -26,7 +26,7 @@ from pipeline.tables.schemas import (
     TableDefinition,
 )
 from pipeline.tables.store import TableSet
-from pipeline.tagging.facts import count_facts, staged_facts, unique_facts
+from pipeline.tagging.facts import FactCounts, count_facts, unique_facts
 from pipeline.tagging.fates import Fate, count_fates, count_published
 from pipeline.tagging.tags import tags_of
 from pipeline.tagging.winners import CHANGING, decide_winners
@@ -43,8 +43,16 @@ def publish_note(run: Run) -> str:
     return f"mumic run {run.run_id} published"
 
 
-def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
+def publish_staged(
+    tables: TableSet, run: Run, lease: Lease, *, counted: FactCounts | None = None
+) -> dict[str, int]:
     """Publish what a run staged.
+
+    Args:
+        tables: The table set.
+        run: The run.
+        lease: Of the table set.
+        counted: What the audit counted.
 
     Raises:
         LeaseError: The lease was lost; what was published so far is finished by the next holder.
@@ -52,12 +60,10 @@ def publish_staged(tables: TableSet, run: Run, lease: Lease) -> dict[str, int]:
     Returns:
         Counts: tagged, failed, deleted, reused, rescored, superseded, tags_published.
     """
-    # At one version: what a zombie task still appends must not make one image's facts two.
-    staged = staged_facts(tables, run, version=tables.version(TAGGING_RESULTS.name))
-    counts = count_facts(staged)
+    counts = count_facts(tables, run, known=counted)
     if counts.facts == 0:
         return count_published({}, tags_published=0)
-    staged = unique_facts(staged, counts)
+    staged = unique_facts(tables, run, counts)
     note = publish_note(run)
     labels = tables.read(LABELS.name)
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from pipeline.config import AuditConfig
@@ -18,12 +19,28 @@ from pipeline.tables.restore import notes_since
 from pipeline.tables.store import TableSet
 from pipeline.tagging.audit import Finding, as_json, from_json, judge
 from pipeline.tagging.audit_figures import measure_staged
+from pipeline.tagging.facts import FactCounts, count_facts
 from pipeline.tagging.publish import PUBLISHED_TABLES, publish_note, publish_staged
 from pipeline.tagging.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audited:
+    """A staged run after the audit.
+
+    Attributes:
+        run: Staged or held.
+        seen: What the audit saw, as the ledger keeps it.
+        counted: The facts it saw.
+    """
+
+    run: Run
+    seen: str
+    counted: FactCounts
 
 
 def audit_run(
@@ -34,21 +51,20 @@ def audit_run(
     source: str | None,
     limits: AuditConfig,
     now: Clock,
-) -> tuple[Run, str]:
-    """Judge a staged run; hold it where it passes a limit.
-
-    Returns:
-        The run, staged or held, and what the audit saw as the ledger keeps it.
-    """
+) -> Audited:
+    """Judge a staged run; hold it where it passes a limit."""
     watch = Stopwatch()
-    figures = measure_staged(tables, ledger, run, source=source, min_images=limits.min_images)
+    counted = count_facts(tables, run)
+    figures = measure_staged(
+        tables, ledger, run, source=source, min_images=limits.min_images, counted=counted
+    )
     findings = judge(figures, limits)
     seen = as_json(figures, findings)
-    if not findings:
-        return run, seen
-    watch.lap("audit")
-    timings = {**run.timings, **watch.laps}
-    return ledger.advance(run, "held", at=now(), timings=timings, audit=seen), seen
+    if findings:
+        watch.lap("audit")
+        timings = {**run.timings, **watch.laps}
+        run = ledger.advance(run, "held", at=now(), timings=timings, audit=seen)
+    return Audited(run=run, seen=seen, counted=counted)
 
 
 def findings_of(run: Run) -> tuple[Finding, ...]:
@@ -77,9 +93,17 @@ def publish_run(
     lease: Lease,
     *,
     now: Clock,
-    audit: str | None = None,
+    audited: Audited | None = None,
 ) -> Run:
     """Publish a run that is staged or held, or whose publishing was cut off.
+
+    Args:
+        tables: The table set.
+        ledger: Its runs.
+        run: In its latest state.
+        lease: Of the table set.
+        now: The clock.
+        audited: The same run as the audit left it just now.
 
     Raises:
         TablesError: The storage refuses, or what it staged is gone and cannot be finished.
@@ -89,9 +113,10 @@ def publish_run(
     if not was_cut_off:
         # The versions before: abandon_run goes back to them.
         before = tables.versions()
-        run = ledger.advance(run, "publishing", at=now(), audit=audit, table_versions=before)
+        seen = audited.seen if audited else None
+        run = ledger.advance(run, "publishing", at=now(), audit=seen, table_versions=before)
     watch = Stopwatch()
-    counts = publish_staged(tables, run, lease)
+    counts = publish_staged(tables, run, lease, counted=audited.counted if audited else None)
     watch.lap("publish")
     if was_cut_off and not any(counts.values()):
         _validate_untouched(tables, run)

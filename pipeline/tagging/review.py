@@ -17,7 +17,7 @@ from pipeline.tables.schemas import IMAGE_TAGS, IMAGES, LABELS
 from pipeline.tables.store import TableSet
 from pipeline.tagging.audit import from_json
 from pipeline.tagging.drift import Drift, Review, Sample, find_drifts
-from pipeline.tagging.facts import staged_facts, unique_facts
+from pipeline.tagging.facts import unique_facts
 from pipeline.tagging.tags import tags_of
 
 _LABEL = ["task", "label"]
@@ -57,7 +57,7 @@ def read_review(tables: TableSet, run: Run, *, samples: int) -> Review:
 
 
 def _count_reasons(tables: TableSet, run: Run) -> dict[str, int]:
-    failed = unique_facts(staged_facts(tables, run)).where(F.col("status") == "failed")
+    failed = unique_facts(tables, run).where(F.col("status") == "failed")
     counted = failed.groupBy("reason").count().orderBy(F.col("count").desc(), "reason")
     return {row["reason"]: row["count"] for row in counted.collect()}
 
@@ -150,7 +150,7 @@ def _against_run(tables: TableSet, run: Run, last: Run | None, wanted: DataFrame
 
 
 def _tagged(tables: TableSet, run: Run) -> DataFrame:
-    return unique_facts(staged_facts(tables, run)).where(F.col("status") == "tagged")
+    return unique_facts(tables, run).where(F.col("status") == "tagged")
 
 
 def _tags(tables: TableSet, facts: DataFrame, wanted: DataFrame) -> DataFrame:

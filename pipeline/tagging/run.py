@@ -116,12 +116,13 @@ def execute_run(
                 watch=watch,
             )
             run = ledger.advance(run, "staged", at=request.now(), counts=counts, timings=watch.laps)
-        seen = None
+        audited = None
         if run.state == "staged":
             source = request.manifest.source if request.manifest else None
-            run, seen = audit_run(
+            audited = audit_run(
                 tables, ledger, run, source=source, limits=request.audit, now=request.now
             )
+            run = audited.run
         if run.state == "held":
             raise held(run, summarise(run, request))
         with leased(tables, request) as lease:
@@ -129,7 +130,7 @@ def execute_run(
             run = ledger.find(run.run_id) or run  # others may have decided about it meanwhile
             if run.state != "published":
                 require_state(run, "staged")
-                run = publish_run(tables, ledger, run, lease, now=request.now, audit=seen)
+                run = publish_run(tables, ledger, run, lease, now=request.now, audited=audited)
     except Exception as error:
         _note_failure(ledger, run.run_id, error, now=request.now)
         raise

@@ -47,7 +47,7 @@ def decide_winners(staged: DataFrame, images: DataFrame) -> DataFrame:
     """What publishing does with each staged fact.
 
     Args:
-        staged: One row for each image_id, from :func:`pipeline.tagging.facts.staged_facts`.
+        staged: One row for each image_id, from :func:`pipeline.tagging.facts.unique_facts`.
         images: The table ``images``, at a version that stays the same.
 
     Returns:
