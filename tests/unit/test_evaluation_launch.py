@@ -31,12 +31,12 @@ from pipeline.config import (
     TrackingConfig,
 )
 from pipeline.errors import ConfigurationError, ManifestError
-from pipeline.evaluation.decisions import predict_tags
 from pipeline.evaluation.launch import run_evaluation
 from pipeline.images.loader import ImageLoader
 from pipeline.models.bundle import Bundle, read_bundle
 from pipeline.models.engine import Engine
 from pipeline.models.predictor import Predictor
+from pipeline.models.tags import mark_tags
 from pipeline.training.data import read_labelled
 
 SCHEMA = pa.schema(
@@ -126,7 +126,7 @@ def test_an_evaluation_leaves_figures_a_report_and_a_table(
     assert summary["figures"]["gap"] == metrics["headline"]["gap"]["value"]
     assert metrics["threshold_source"] == "bundle"
     assert metrics["zero_shot"] is None
-    predicted = predict_tags(scores, bundle.taxonomy)
+    predicted = mark_tags(scores, bundle.taxonomy)
     for place, label in enumerate(metrics["labels"]):
         assert label["label"] == bundle.taxonomy.labels[place][1].id
         assert label["threshold"] == bundle.taxonomy.labels[place][1].threshold
