@@ -6,7 +6,6 @@ The steps of ``evaluate_model`` in order, and nothing else. Runs in one process 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Collection
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from pipeline.evaluation.thresholds import (
 )
 from pipeline.evaluation.thumbnails import make_thumbnails
 from pipeline.images.loader import ImageLoader
-from pipeline.models.bundle import Bundle, read_bundle, write_with_taxonomy
+from pipeline.models.bundle import Bundle, read_bundle, validate_new, write_with_taxonomy
 from pipeline.models.device import choose_device
 from pipeline.models.engine import Engine
 from pipeline.models.locate import locate_bundle
@@ -147,12 +146,7 @@ def _validate(config: EvaluateModelConfig) -> None:
     """What would only fail after the scoring fails first."""
     if config.calibrate is None:
         return
-    if os.path.lexists(config.calibrate):
-        raise ConfigurationError(
-            "a bundle is never overwritten",
-            where=config.calibrate,
-            todo="choose a folder that is not there",
-        )
+    validate_new(config.calibrate)
     if config.split == "validation":
         raise ConfigurationError(
             "figures of the images that thresholds are chosen on say too much",

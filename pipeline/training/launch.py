@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from pipeline.config import ModelConfig, TrainModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
 from pipeline.images.reasons import Reason
-from pipeline.models.bundle import write_bundle
+from pipeline.models.bundle import validate_new, write_bundle
 from pipeline.models.bundle_info import BundleInfo, model_version
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.mumic import MuMIC
@@ -138,12 +137,7 @@ def validate_training(config: TrainModelConfig) -> None:
             what would be trained.
     """
     validate_ranges(config)
-    if os.path.lexists(config.bundle):
-        raise ConfigurationError(
-            "a bundle is never overwritten",
-            where=config.bundle,
-            todo="choose a folder that is not there",
-        )
+    validate_new(config.bundle)
     if config.loss.kind == "linear_head":
         raise ConfigurationError(
             "a bundle cannot hold a linear head: it knows its own labels only, and no texts",
