@@ -25,7 +25,7 @@ from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig
 from pipeline.errors import ManifestError
 from pipeline.images.fetch import Fetcher
 from pipeline.images.loader import ImageLoader, ImageRequest
-from pipeline.images.reasons import Failure, Reason
+from pipeline.images.reasons import Failure, Reason, describe_left_out
 from pipeline.models.bundle import Bundle
 from pipeline.models.device import choose_device
 from pipeline.models.engine import Engine, Outcome
@@ -119,8 +119,7 @@ def run_trial(
         for i in np.flatnonzero(~keep)
     )
     if left_out:
-        told = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-        _LOG.warning("%d of %d images left out: %s", left_out.total(), len(keep), told)
+        _LOG.warning("%s", describe_left_out(left_out, total=len(keep)))
     if not keep.any():
         raise ManifestError("not one image of the sample can be read", got=dict(left_out))
     scores = []
