@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image
+from bright_halves import LABELS, choose_held, draw_halves
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import tiny_models
@@ -22,29 +20,18 @@ import tiny_models
 from jobs import evaluate_model, train_model
 from pipeline.evaluation.launch import LABEL_ERRORS_NAME, METRICS_NAME, REPORT_NAME
 
-LABELS = ("pool", "bed")
 SPLITS = ("train", "train", "validation", "test")
-
-
-def photo(held: list[str], seed: int) -> bytes:
-    """A bright left half is a pool, a bright right half a bed."""
-    pixels = np.random.default_rng(seed).integers(0, 90, (40, 40, 3))
-    pixels[:, :20] += 140 * ("pool" in held)
-    pixels[:, 20:] += 140 * ("bed" in held)
-    stream = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 @pytest.fixture
 def world(tmp_path: Path, mlflow_database: Path) -> Path:
     rows = []
     for index in range(32):
-        held = [label for bit, label in enumerate(LABELS) if index >> bit & 1]
+        held = choose_held(index)
         rows.append(
             {
                 "image_id": f"i{index}",
-                "content": photo(held, index),
+                "content": draw_halves(held, index),
                 "labels": held,
                 "split": SPLITS[index // 4 % 4],
             }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from PIL import Image
+from bright_halves import choose_held, draw_halves
 from sklearn.metrics import average_precision_score
 from tiny_models import TAXONOMY, make_bundle
 
@@ -55,16 +54,13 @@ def make_rows() -> list[dict[str, Any]]:
     """48 pictures: a bright left half is a pool, a bright right half a bed; two cannot be read."""
     rows = []
     for index, split in enumerate(SPLITS):
-        labels = [name for bit, name in enumerate(("pool", "bed")) if index >> bit & 1]
-        pixels = np.random.default_rng(index).integers(0, 90, (40, 60, 3))
-        pixels[:, :30] += 140 * ("pool" in labels)
-        pixels[:, 30:] += 140 * ("bed" in labels)
-        stream = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+        labels = choose_held(index)
         rows.append(
             {
                 "image_id": f"i{index}",
-                "content": stream.getvalue() if index not in (3, 40) else b"damaged",
+                "content": draw_halves(labels, index, width=60)
+                if index not in (3, 40)
+                else b"damaged",
                 "labels": [*labels, "single" if index % 3 else "double"],
                 "unknown": ["sea_view"] if index % 5 == 0 else [],
                 "split": split,
