@@ -63,9 +63,6 @@ class Tracker(Protocol):
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None) -> None:
         """Figures; those that are not defined (None, NaN) are left out. Steps make a curve."""
 
-    def log_curve(self, name: str, values: Sequence[float | None]) -> None:
-        """A figure at steps 1, 2, ..., one for each value."""
-
     def log_tags(self, tags: Mapping[str, object]) -> None:
         """Words to find the run by."""
 
@@ -200,10 +197,6 @@ class _MlflowTracker:
         if found:
             self._keep("figures", lambda: self._batch(metrics=found))
 
-    def log_curve(self, name: str, values: Sequence[float | None]) -> None:
-        for step, value in enumerate(values, start=1):
-            self.log_metrics({name: value}, step=step)
-
     def log_tags(self, tags: Mapping[str, object]) -> None:
         found = [self._entities.RunTag(name, str(value)) for name, value in tags.items()]
         self._keep("tags", lambda: self._batch(tags=found))
@@ -290,9 +283,6 @@ class _NoTracker:
         pass
 
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None) -> None:
-        pass
-
-    def log_curve(self, name: str, values: Sequence[float | None]) -> None:
         pass
 
     def log_tags(self, tags: Mapping[str, object]) -> None:

@@ -38,6 +38,7 @@ from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
 from pipeline.training.processes import Processes, join_processes
 from pipeline.training.recording import (
+    JOB,
     record_data,
     record_epoch,
     record_result,
@@ -111,7 +112,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
             )
             record_result(tracker, info, figures)
             summary = {
-                "job": "train_model",
+                "job": JOB,
                 "state": "done",
                 "bundle": config.bundle,
                 **_describe(info),
