@@ -120,11 +120,15 @@ def tracked_by(
         if run_id is None:
             run = client.create_run(experiment, run_name=config.tracking.run_name)
             run_id = str(run.info.run_id)
+            logged: Mapping[str, str] = {}
         else:
             client.update_run(run_id, status="RUNNING")
+            logged = client.get_run(run_id).data.params
     tracker = _MlflowTracker(connection, run_id)
     tracker.log_tags({"job": job, "mlflow.source.name": f"mumic {job}", **describe_code()})
-    tracker.log_parameters(redacted(config))
+    # Of a run that goes on the first settings stand: MLflow takes no others.
+    settings = flatten(redacted(config))
+    tracker.log_parameters({name: value for name, value in settings.items() if name not in logged})
     status = "FAILED"
     try:
         yield tracker
@@ -305,3 +309,17 @@ class _NoTracker:
 
     def describe(self) -> dict[str, object]:
         return {}
+
+
+def is_unfinished(connection: Connection, run_id: str) -> bool:
+    """Whether the store has a run, and it did not come to its end.
+
+    Args:
+        connection: The store.
+        run_id: MLflow's id.
+    """
+    try:
+        run = connection.client.get_run(run_id)
+    except errors():
+        return False
+    return bool(run.info.lifecycle_stage == "active" and run.info.status != "FINISHED")

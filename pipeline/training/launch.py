@@ -44,6 +44,7 @@ from pipeline.training.recording import (
     record_result,
     recorded_training,
 )
+from pipeline.training.suspects import leave_out_suspects
 
 _LOG = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def _shows_progress(config: TrainModelConfig) -> bool:
 
 
 def _read_images(config: TrainModelConfig, taxonomy: Taxonomy) -> LabelledImages:
-    images = read_labelled(config.manifest, taxonomy)
+    images = leave_out_suspects(read_labelled(config.manifest, taxonomy), taxonomy, config.suspects)
     if not len(images.indices("train")):
         raise ManifestError(
             "the labelled manifest has no training image",

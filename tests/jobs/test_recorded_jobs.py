@@ -19,6 +19,7 @@ import tiny_models
 
 from jobs import evaluate_model, train_model
 from pipeline.evaluation.launch import LABEL_ERRORS_NAME, METRICS_NAME, REPORT_NAME
+from pipeline.training.recording import record_epoch
 
 SPLITS = ("train", "train", "validation", "test")
 
@@ -113,3 +114,47 @@ def test_a_training_that_fails_leaves_a_failed_run(
     client = mlflow.MlflowClient(tracking_uri=store)
     experiments = [one.experiment_id for one in client.search_experiments()]
     assert [run.info.status for run in client.search_runs(experiments)] == ["FAILED"]
+
+
+def test_a_training_that_was_cut_off_goes_on_in_its_run(
+    world: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.training import launch
+
+    store = f"sqlite:///{world / 'mlflow.db'}"
+    arguments = [
+        *("--manifest.path", str(world / "labelled.parquet"), "--tracking.uri", store),
+        *("--taxonomy", str(world / "taxonomy.yaml"), "--bundle", str(world / "bundle")),
+        *("--towers.architecture", str(world / "vit.json"), "--device", "cpu"),
+        *("--optimizer.epochs", "3", "--optimizer.batch_size", "8", "--log.progress", "false"),
+        *("--checkpoint.folder", str(world / "checkpoint"), "--decode.threads", "1"),
+    ]
+
+    def cut_off(tracker: object, index: int, epoch: object) -> None:
+        record_epoch(tracker, index, epoch)  # type: ignore[arg-type]
+        if index == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "record_epoch", cut_off)
+        assert train_model.main(arguments) == 130
+    client = mlflow.MlflowClient(tracking_uri=store)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (cut,) = client.search_runs(experiments)
+    assert cut.info.status == "KILLED"
+    capfd.readouterr()
+    # what it runs on may be another, and MLflow keeps the first setting
+    assert train_model.main([*arguments, "--decode.threads", "2"]) == 0
+    summary = summary_of(capfd)
+    assert summary["mlflow_run"] == cut.info.run_id
+    assert summary["mlflow_missing"] == 0
+    run = client.get_run(cut.info.run_id)
+    assert (run.info.status, run.data.params["decode.threads"]) == ("FINISHED", "1")
+    curve = client.get_metric_history(cut.info.run_id, "loss")
+    assert {point.step for point in curve} == {1, 2, 3}
+    assert not (world / "checkpoint" / "mlflow_run.json").exists()
+
+    # the next training here is another one, and has a run of its own
+    other = [*arguments, "--bundle", str(world / "other")]
+    assert train_model.main(other) == 0
+    assert summary_of(capfd)["mlflow_run"] != cut.info.run_id
