@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--output", type=Path, default=Path("label-studies-output"), help="folder of all it leaves")
     add("--images", type=int, default=4000, help="pictures to draw, all splits together")
-    add("--epochs", type=int, default=8, help="passes of each training")
+    add("--epochs", type=int, default=6, help="passes of each training")
     add("--seeds", type=int, default=3, help="trainings of each way")
     asked = parser.parse_args(argv)
     output = asked.output.absolute()
