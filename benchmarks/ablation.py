@@ -3,12 +3,13 @@
     .venv/bin/python benchmarks/ablation.py [--output ablation-output] [--quick]
     .venv/bin/python benchmarks/ablation.py --manifest labelled.parquet --taxonomy taxonomy.yaml
 
-Without a manifest it draws the synthetic catalogue: a long tail, 20 % of the positives of training
-and validation moved to a wrong label, test images clean. Every variant is trained once (screening);
-the best of each of six families on the validation images is trained anew with five other seeds
-(finals). Images are decoded once; trainings run side by side, one thread each. Each finished one
-is kept in the output folder: started again with the same options it goes on where it was. Nothing
-trained here is kept, so a linear head can take part.
+``benchmarks/photo_folder.py`` makes both from a folder of photos and a CSV. Without a manifest it
+draws the synthetic catalogue: a long tail, 20 % of the positives of training and validation moved
+to a wrong label, test images clean. Every variant is trained once (screening); the best of each of
+six families on the validation images is trained anew with five other seeds (finals). Images are
+decoded once; trainings run side by side, one thread each. Each finished one is kept in the output
+folder: started again with the same options it goes on where it was. Nothing trained here is kept,
+so a linear head can take part.
 
 Leaves ``page.md`` (tables, sentences, the frame of a page for ``docs/decisions``), ``plot.png`` and
 ``report.json``, which is also the last line of stdout.
@@ -38,7 +39,7 @@ from loss_ablation.findings import (
     tell_effects,
     tell_finals,
 )
-from loss_ablation.grid import FAMILIES, TAUS, choose_finalists, make_grid
+from loss_ablation.grid import FAMILIES, TAUS, choose_finalists, make_grid, pick_variants
 from loss_ablation.page import make_finals_table, write_page
 from loss_ablation.plot import draw_plot
 from loss_ablation.settings import ARCHITECTURE, Settings, keep_settings, write_json
@@ -74,6 +75,7 @@ def make_settings(asked: argparse.Namespace) -> Settings:
         test_share=0.3 if quick else 0.22,
         max_side=160 if quick else 1600,
         taus=(0.07,) if quick else TAUS,
+        variants=tuple(asked.variants),
         screening_epochs=1 if quick else asked.screening_epochs,
         final_epochs=1 if quick else asked.final_epochs,
         seeds=2 if quick else asked.seeds,
@@ -112,6 +114,7 @@ class Ablation:
     ) -> None:
         self.settings, self.output = settings, output
         self.device, self.processes, self.minutes = device, processes, minutes
+        self.grid = pick_variants(make_grid(settings.taus), settings.variants)
         self.begun = time.monotonic()
         self.notes: list[str] = []
 
@@ -123,7 +126,6 @@ class Ablation:
         with Contest(
             self.settings, self.output, device=self.device, processes=self.processes
         ) as contest:
-            grid = make_grid(self.settings.taus)
             screening = [
                 Training(
                     stage="screening",
@@ -131,7 +133,7 @@ class Ablation:
                     seed=_SCREENING_SEED,
                     epochs=self.settings.screening_epochs,
                 )
-                for variant in grid
+                for variant in self.grid
             ]
             later = len(FAMILIES) * self.settings.seeds * self.settings.final_epochs
             screened = contest.run(screening, later=later, begun=self.begun)
@@ -164,7 +166,7 @@ class Ablation:
 
     def make_finals(self, names: Sequence[str]) -> list[Training]:
         """The trainings of finalists, seed after seed, so that all have the first seeds first."""
-        variants = {variant.name: variant for variant in make_grid(self.settings.taus)}
+        variants = {variant.name: variant for variant in self.grid}
         seeds = range(_SCREENING_SEED + 1, _SCREENING_SEED + 1 + self.settings.seeds)
         return [
             Training(
@@ -244,6 +246,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("ablation-output"), help="folder of all it leaves")
     add("--manifest", help="a labelled manifest with train, validation and test images")
     add("--taxonomy", help="its taxonomy")
+    add("--variants", nargs="+", default=(), metavar="NAME", help="screen these alone")
     add("--architecture", help="open_clip name or .json; default: a small residual network")
     add("--pretrained", help="weights the towers start from; default: random ones")
     add("--images", type=int, default=3400, help="pictures to draw, all splits together")

@@ -11,7 +11,6 @@ Scores come from the staged facts of the test split. The last line is the result
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -24,44 +23,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from catalogue_difficulty import colour_baselines, read_pixels
 from deltalake import DeltaTable
+from photo_folder import list_labels, read_photos, write_taxonomy
 
 from pipeline.evaluation.metrics import gap, macro_map
 
 ROOT = Path(__file__).parents[1]
-SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 Floats = npt.NDArray[np.float64]
-
-
-def read_rows(photos: Path, labels: Path, column: str) -> list[dict[str, Any]]:
-    """Manifest rows of all photos that the CSV names."""
-    places = {path.stem: path for path in photos.iterdir() if path.suffix.lower() in SUFFIXES}
-    with labels.open(newline="", encoding="utf-8") as file:
-        return [
-            {
-                "image_id": row["image"],
-                "uri": str(places[row["image"]].resolve()),
-                "labels": [row[column]],
-                "split": SPLITS[row["split"]],
-            }
-            for row in csv.DictReader(file)
-            if row["image"] in places
-        ]
-
-
-def write_taxonomy(path: Path, labels: list[str]) -> None:
-    """One multi-label task; thresholds at the floor of what is worth publishing."""
-    task = {
-        "id": "photo",
-        "kind": "multi_label",
-        "threshold": 0.3,
-        "templates": ["a photo of a {}.", "a {}"],
-        "labels": [{"id": label, "name": label} for label in labels],
-    }
-    path.write_text(yaml.safe_dump({"tasks": [task]}), encoding="utf-8")
 
 
 def call(command: list[str]) -> dict[str, Any]:
@@ -134,8 +103,8 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int)
     asked = parser.parse_args()
-    rows = read_rows(asked.photos, asked.labels, asked.column)
-    labels = sorted({label for row in rows for label in row["labels"]})
+    rows = read_photos(asked.photos, asked.labels, column=asked.column)
+    labels = list_labels(rows)
     with tempfile.TemporaryDirectory(prefix="labelled-photos-") as name:
         folder = Path(name)
         pq.write_table(pa.Table.from_pylist(rows), folder / "labelled.parquet")

@@ -78,11 +78,12 @@ def train_in_process(config: TrainModelConfig) -> dict[str, Any]:
     """What each process does; torchrun has told it in the environment which one it is."""
     from pipeline.training.launch import run_training  # noqa: PLC0415  (torch)
     from pipeline.training.processes import told_index  # noqa: PLC0415
+    from pipeline.training.recording import JOB  # noqa: PLC0415
 
     # A bar would arrive as one endless line; the log has lines instead. One process tells.
     level = config.log.level if told_index() == 0 else "ERROR"
     log = replace(config.log, progress=False, level=level)
-    configure_logging(log, job="train_model")
+    configure_logging(log, job=JOB)
     try:
         return run_training(replace(config, log=log))
     except PipelineError as error:

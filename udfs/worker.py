@@ -73,27 +73,19 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
     Raises:
         BundleError: The bundle here is not the driver's.
     """
-    from pipeline.images.loader import ImageLoader  # noqa: PLC0415
     from pipeline.models.bundle import read_bundle  # noqa: PLC0415
-    from pipeline.models.engine import Engine  # noqa: PLC0415
+    from pipeline.models.engine import make_engine  # noqa: PLC0415
     from pipeline.models.locate import locate_bundle  # noqa: PLC0415
-    from pipeline.models.predictor import Predictor  # noqa: PLC0415
 
-    model, cores = settings.model, task_cores()
-    predictor = Predictor.from_bundle(
+    model, decode, cores = settings.model, settings.decode, task_cores()
+    engine, _ = make_engine(
         read_bundle(locate_bundle(model.uri, model.cache_dir)),
-        device=device,
-        precision=model.precision,
-        scaled_decoding=model.scaled_decoding,
-        threads=model.threads or cores,
-    )
-    loader = ImageLoader(
+        replace(model, threads=model.threads or cores),
         settings.fetch,
-        replace(settings.decode, threads=settings.decode.threads or cores),
-        predictor.preprocessing,
-        model.scaled_decoding,
+        replace(decode, threads=decode.threads or cores),
+        device=device,
     )
-    return Engine(predictor, loader, model.batch_size)
+    return engine
 
 
 def get_engine(

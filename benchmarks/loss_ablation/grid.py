@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.config import LossConfig, OptimizerConfig
+from pipeline.errors import ConfigurationError
 
 Parts = Literal["both", "image", "neither"]
 
@@ -110,6 +111,26 @@ def make_grid(taus: Sequence[float] = TAUS) -> tuple[Variant, ...]:
         loss = LossConfig(kind="softmax", tau=START_TAU, learn_tau=learn_tau, bias="none")
         grid.append(Variant(family=SOFTMAX, loss=loss, parts=parts))
     return tuple(grid)
+
+
+def pick_variants(grid: Sequence[Variant], names: Sequence[str]) -> tuple[Variant, ...]:
+    """Some variants of a grid, in its order.
+
+    Args:
+        grid: What there is.
+        names: Of those that are wanted; empty: all of them.
+
+    Raises:
+        ConfigurationError: There is no variant of such a name.
+    """
+    if strange := sorted(set(names) - {variant.name for variant in grid}):
+        raise ConfigurationError(
+            "there are no such variants",
+            where="--variants",
+            expected=f"names such as {grid[0].name} and {grid[-1].name}",
+            got=strange,
+        )
+    return tuple(variant for variant in grid if not names or variant.name in names)
 
 
 def choose_finalists(screened: Sequence[Mapping[str, Any]], most: int) -> list[str]:

@@ -46,6 +46,7 @@ class Settings:
         test_share: Of the synthetic catalogue.
         max_side: Longest side of its pictures.
         taus: Fixed temperatures of the tempered sigmoid.
+        variants: Names of those that are screened; empty: all that there are.
         screening_epochs: Passes of a training of the screening.
         final_epochs: Passes of a training of the finals.
         seeds: Of the finals. None of them is the screening's, which chose who is there.
@@ -63,6 +64,7 @@ class Settings:
     test_share: float
     max_side: int
     taus: tuple[float, ...]
+    variants: tuple[str, ...]
     screening_epochs: int
     final_epochs: int
     seeds: int

@@ -50,6 +50,7 @@ from pipeline.config.training import (
     LossConfig,
     LossKind,
     OptimizerConfig,
+    SuspectsConfig,
     TowersConfig,
     TrainModelConfig,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "RetryConfig",
     "SampleConfig",
     "StageConfig",
+    "SuspectsConfig",
     "TablesConfig",
     "TagNightlyConfig",
     "TowersConfig",

@@ -172,6 +172,20 @@ class LabelledManifestConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuspectsConfig:
+    """Labels of training and validation images that are left out since they are probably wrong.
+
+    Attributes:
+        table: label_errors.parquet of an evaluate_model; labels it is confident about count as
+            ones nobody checked. Default: none is left out.
+        kinds: ``wrong``: labels that were given and should not be; ``missing``: the others.
+    """
+
+    table: str | None = None
+    kinds: tuple[Literal["wrong", "missing"], ...] = ("wrong", "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainModelConfig:
     """Train MuMIC on a labelled manifest and write a bundle.
 
@@ -179,6 +193,7 @@ class TrainModelConfig:
         manifest: Images with labels.
         taxonomy: The taxonomy file (YAML).
         bundle: Folder to write the bundle to. It must not exist yet.
+        suspects: Labels that are left out.
         towers: Where the training starts.
         optimizer: How the weights move.
         loss: What is minimised.
@@ -196,6 +211,7 @@ class TrainModelConfig:
     manifest: LabelledManifestConfig
     taxonomy: str
     bundle: str
+    suspects: SuspectsConfig = field(default_factory=SuspectsConfig)
     towers: TowersConfig = field(default_factory=TowersConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -8,11 +8,11 @@ import numpy as np
 
 from pipeline.config import EvaluateModelConfig
 from pipeline.evaluation.confusions import LabelPair, find_confusions, find_cooccurrences
-from pipeline.evaluation.decisions import predict_tags
 from pipeline.evaluation.figures import Figures, measure
 from pipeline.evaluation.mistakes import Mistake, find_mistakes
 from pipeline.evaluation.operating_points import Bools
 from pipeline.evaluation.scored import ScoredImages
+from pipeline.models.tags import mark_tags
 from pipeline.taxonomy import Taxonomy
 
 
@@ -59,7 +59,7 @@ def assess(
     """
     scores = images.scores.astype(np.float64)
     targets, known = images.targets, images.known
-    predicted = predict_tags(images.scores, taxonomy)
+    predicted = mark_tags(images.scores, taxonomy)
     is_unseen = np.array([label.id in unseen_labels for _, label in taxonomy.labels])
 
     def measured(columns: Bools) -> Figures | None:

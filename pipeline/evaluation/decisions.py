@@ -1,4 +1,4 @@
-"""What thresholds make of scores: which labels become tags, and how often that is right.
+"""How often tags are right: hits, precision and recall of what became a tag.
 
 Shapes: N images, L labels.
 """
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.operating_points import Bools, Floats
-from pipeline.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,37 +63,6 @@ class DecisionCounts:
             predicted=self.predicted.sum(-1, keepdims=True),
             positives=self.positives.sum(-1, keepdims=True),
         )
-
-
-def find_candidates(scores: npt.NDArray[np.floating], taxonomy: Taxonomy) -> Bools:
-    """[N, L]: the label may become a tag, if its score is high enough.
-
-    Of a single_label task only the best label may; of equal ones the first.
-
-    Args:
-        scores: [N, L], in the taxonomy's order.
-        taxonomy: Gives the kinds of the tasks.
-    """
-    candidates = np.ones(scores.shape, bool)
-    start = 0
-    for task in taxonomy.tasks:
-        end = start + len(task.labels)
-        if task.kind == "single_label":
-            best = scores[:, start:end].argmax(axis=1)
-            candidates[:, start:end] = np.arange(end - start) == best[:, None]
-        start = end
-    return candidates
-
-
-def predict_tags(scores: npt.NDArray[np.float32], taxonomy: Taxonomy) -> Bools:
-    """[N, L]: the label becomes a tag, by the rule that publishing has.
-
-    Args:
-        scores: [N, L], float32, in the taxonomy's order.
-        taxonomy: Thresholds and kinds of tasks.
-    """
-    thresholds = np.array([label.threshold for _, label in taxonomy.labels], np.float32)
-    return np.asarray(find_candidates(scores, taxonomy) & (scores >= thresholds))
 
 
 def count_decisions(predicted: Bools, targets: Bools, known: Bools) -> DecisionCounts:

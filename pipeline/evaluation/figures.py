@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.config import FiguresConfig
-from pipeline.evaluation.decisions import DecisionCounts
+from pipeline.evaluation.decisions import DecisionCounts, count_decisions
 from pipeline.evaluation.operating_points import Bools, Floats
 from pipeline.evaluation.resampling import (
     WeightedCalibration,
@@ -134,8 +134,6 @@ def measure(
         name: _intervals(np.concatenate(values), config.confidence)
         for name, values in drawn.items()
     }
-    ones = np.ones((1, len(scores)))
-    itself = weigh_decisions(ones, predicted, targets, known)
     return Figures(
         images=len(scores),
         labels_without_positive=int(np.count_nonzero(positives == 0)),
@@ -144,9 +142,7 @@ def measure(
         by_label={
             n.removeprefix("by_label."): i for n, i in intervals.items() if n.startswith("by_label")
         },
-        counts=DecisionCounts(
-            hits=itself.hits[0], predicted=itself.predicted[0], positives=itself.positives[0]
-        ),
+        counts=count_decisions(predicted, targets, known),
     )
 
 

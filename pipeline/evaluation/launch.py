@@ -6,7 +6,6 @@ The steps of ``evaluate_model`` in order, and nothing else. Runs in one process 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Collection
 from dataclasses import asdict
@@ -26,12 +25,9 @@ from pipeline.evaluation.thresholds import (
     with_calibrated,
 )
 from pipeline.evaluation.thumbnails import make_thumbnails
-from pipeline.images.loader import ImageLoader
-from pipeline.models.bundle import Bundle, read_bundle, write_with_taxonomy
-from pipeline.models.device import choose_device
-from pipeline.models.engine import Engine
+from pipeline.models.bundle import Bundle, read_bundle, validate_new, write_with_taxonomy
+from pipeline.models.engine import make_engine
 from pipeline.models.locate import locate_bundle
-from pipeline.models.predictor import Predictor
 from pipeline.redaction import redact
 from pipeline.registry.tracking import Tracker, tracked_run
 from pipeline.taxonomy import Taxonomy
@@ -70,7 +66,7 @@ def _evaluate(config: EvaluateModelConfig, tracker: Tracker) -> dict[str, Any]:
     bundle = read_bundle(locate_bundle(config.model.uri, config.model.cache_dir))
     images = read_labelled(config.manifest, bundle.taxonomy)
     unseen = _find_unseen(config, bundle)
-    engine, loader = _make_engine(config, bundle)
+    engine, loader = make_engine(bundle, config.model, config.fetch, config.decode)
     with loader:
         scored = score_images(
             images,
@@ -147,12 +143,7 @@ def _validate(config: EvaluateModelConfig) -> None:
     """What would only fail after the scoring fails first."""
     if config.calibrate is None:
         return
-    if os.path.lexists(config.calibrate):
-        raise ConfigurationError(
-            "a bundle is never overwritten",
-            where=config.calibrate,
-            todo="choose a folder that is not there",
-        )
+    validate_new(config.calibrate)
     if config.split == "validation":
         raise ConfigurationError(
             "figures of the images that thresholds are chosen on say too much",
@@ -193,19 +184,6 @@ def _no_images(config: EvaluateModelConfig, split: Split) -> ManifestError:
         where=config.manifest.path,
         expected=f"rows with {config.manifest.split} = {split}",
     )
-
-
-def _make_engine(config: EvaluateModelConfig, bundle: Bundle) -> tuple[Engine, ImageLoader]:
-    model = config.model
-    predictor = Predictor.from_bundle(
-        bundle,
-        device=choose_device(model.device, ()),
-        precision=model.precision,
-        scaled_decoding=model.scaled_decoding,
-        threads=model.threads,
-    )
-    loader = ImageLoader(config.fetch, config.decode, bundle.preprocessing, model.scaled_decoding)
-    return Engine(predictor, loader, model.batch_size), loader
 
 
 def _calibrate(

@@ -9,18 +9,17 @@ import hashlib
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.dataset as ds  # type: ignore[import-untyped]
 
 from pipeline.config import SampleConfig
 from pipeline.errors import ManifestError
 from pipeline.images.loader import ImageRequest
+from pipeline.images.manifest_rows import open_manifest, read_requests
 
-_ROWS_PER_READ = 64
+_WHAT = "the sample"
 _EXAMPLES = 5
 
 
@@ -45,33 +44,14 @@ class Sample:
     def requests(self) -> Iterator[ImageRequest]:
         """Read the images' uris and bytes, a few rows at a time.
 
-        Yields:
+        Returns:
             One request for each image, in order, its key the image's id.
 
         Raises:
             ManifestError: The manifest changed since it was read first.
         """
         wanted = {row: key for key, row in self.rows.items()}
-        roles = {r: c for r, c in self.columns.items() if r in ("image_id", "uri", "content")}
-        batches = _open(self.config.path).to_batches(
-            columns=list(roles.values()), batch_size=_ROWS_PER_READ, batch_readahead=1
-        )
-        row, left = 0, len(wanted)
-        for batch in batches:
-            for offset in range(batch.num_rows):
-                if (key := wanted.get(row + offset)) is None:
-                    continue
-                found = {role: batch.column(name)[offset].as_py() for role, name in roles.items()}
-                if str(found["image_id"]) != key:
-                    raise _changed(self.config.path)
-                left -= 1
-                yield ImageRequest(
-                    key=key, uri=found.get("uri") or None, content=found.get("content")
-                )
-            row += batch.num_rows
-            if not left:
-                return
-        raise _changed(self.config.path)
+        return read_requests(self.config.path, self.columns, wanted, what=_WHAT)
 
     def marks(
         self, labels: Sequence[str], keep: npt.NDArray[np.bool_]
@@ -105,7 +85,7 @@ def read_sample(config: SampleConfig, labels: Sequence[str]) -> Sample:
         ManifestError: It cannot be read, a column is missing, an id is null, there is no image of
             the split, or no image has a label that a model has.
     """
-    dataset = _open(config.path)
+    dataset = open_manifest(config.path, what=_WHAT)
     columns = _find_columns(config, dataset.schema)
     light = [name for role, name in columns.items() if role != "content"]
     table = dataset.to_table(columns=light)
@@ -141,18 +121,6 @@ def read_sample(config: SampleConfig, labels: Sequence[str]) -> Sample:
         held=held,
         unknown=unknown or tuple(frozenset() for _ in chosen),
     )
-
-
-def _open(path: str) -> Any:
-    try:
-        return ds.dataset(path, format="parquet")
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(
-            "the sample cannot be read",
-            where=path,
-            expected="a Parquet file or a folder of them",
-            got=str(error).split(". Detail:")[0],
-        ) from error
 
 
 def _find_columns(config: SampleConfig, schema: pa.Schema) -> dict[str, str]:
@@ -204,9 +172,3 @@ def _rank(image_id: str) -> bytes:
 
 def _first(ids: Sequence[str | None]) -> int:
     return next(row for row, key in enumerate(ids) if not key)
-
-
-def _changed(path: str) -> ManifestError:
-    return ManifestError(
-        "the sample changed while it was read", where=path, todo="start again when it is complete"
-    )

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.errors import ManifestError
 from pipeline.evaluation.operating_points import Bools
-from pipeline.images.reasons import Reason
+from pipeline.images.reasons import Reason, describe_left_out
 from pipeline.models.engine import Engine
 from pipeline.training.data import LabelledImages
 from pipeline.training.splits import Split
@@ -102,8 +102,7 @@ def score_images(
         scores.append(outcome.scores)
         embeddings.append(outcome.embedding)
     if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-        _LOG.warning("%d of %d images left out: %s", left_out.total(), len(wanted), reasons)
+        _LOG.warning("%s", describe_left_out(left_out, total=len(wanted)))
     if not kept:
         raise ManifestError(
             "no image to evaluate can be read",

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config import CalibrationConfig
-from pipeline.evaluation.decisions import find_candidates
 from pipeline.evaluation.operating_points import Bools, Floats, find_operating_points
+from pipeline.models.tags import find_candidates
 from pipeline.taxonomy import Taxonomy
 
 # Standard deviations between an estimated precision and its lower bound.

@@ -7,6 +7,7 @@ slows both. Shapes: N images, L labels of one model.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import statistics
@@ -24,12 +25,10 @@ from tqdm import tqdm
 from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig
 from pipeline.errors import ManifestError
 from pipeline.images.fetch import Fetcher
-from pipeline.images.loader import ImageLoader, ImageRequest
-from pipeline.images.reasons import Failure, Reason
+from pipeline.images.loader import ImageRequest
+from pipeline.images.reasons import Failure, Reason, describe_left_out
 from pipeline.models.bundle import Bundle
-from pipeline.models.device import choose_device
-from pipeline.models.engine import Engine, Outcome
-from pipeline.models.predictor import Predictor
+from pipeline.models.engine import Outcome, make_engine
 from pipeline.models.tags import mark_tags
 
 _LOG = logging.getLogger(__name__)
@@ -93,12 +92,16 @@ def run_trial(
         ManifestError: Not one image can be read.
         ModelError: A model or its device failed.
     """
-    engines = [_make_engine(bundle, inference, fetch, decode) for bundle in bundles]
+    opened = [make_engine(bundle, inference, fetch, decode) for bundle in bundles]
+    engines = [engine for engine, _ in opened]
     outcomes: list[list[Outcome]] = [[] for _ in engines]
     speeds: list[list[float]] = [[] for _ in engines]
     bar = tqdm(desc="comparing", total=total, unit="img", file=sys.stderr, disable=not progress)
     turns = _fetched(requests, fetch, inference.batch_size * _BATCHES_PER_TURN)
-    with bar:
+    with contextlib.ExitStack() as closing:
+        for _, loader in opened:
+            closing.enter_context(loader)
+        closing.enter_context(bar)
         for number, turn in enumerate(turns):
             ready = [request for request, failure in turn if failure is None]
             order = range(len(engines)) if number % 2 else reversed(range(len(engines)))
@@ -119,8 +122,7 @@ def run_trial(
         for i in np.flatnonzero(~keep)
     )
     if left_out:
-        told = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-        _LOG.warning("%d of %d images left out: %s", left_out.total(), len(keep), told)
+        _LOG.warning("%s", describe_left_out(left_out, total=len(keep)))
     if not keep.any():
         raise ManifestError("not one image of the sample can be read", got=dict(left_out))
     scores = []
@@ -134,20 +136,6 @@ def run_trial(
             )
         )
     return Trial(keep=keep, scores=tuple(scores), left_out=left_out)
-
-
-def _make_engine(
-    bundle: Bundle, inference: InferenceConfig, fetch: FetchConfig, decode: DecodeConfig
-) -> Engine:
-    predictor = Predictor.from_bundle(
-        bundle,
-        device=choose_device(inference.device, ()),
-        precision=inference.precision,
-        scaled_decoding=inference.scaled_decoding,
-        threads=inference.threads,
-    )
-    loader = ImageLoader(fetch, decode, bundle.preprocessing, inference.scaled_decoding)
-    return Engine(predictor, loader, inference.batch_size)
 
 
 def _fetched(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -88,3 +89,15 @@ class UnusableImageError(Exception):
         super().__init__(detail)
         self.failure = Failure(reason, detail)
         self.retry_after_s = retry_after_s
+
+
+def describe_left_out(left_out: Counter[Reason], *, total: int, what: str = "images") -> str:
+    """How many images have no result and why, for a log: ``2 of 9 images left out: 2 not_found``.
+
+    Args:
+        left_out: How many, by reason.
+        total: Images that were asked for.
+        what: Names them.
+    """
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+    return f"{left_out.total()} of {total} {what} left out: {reasons}"

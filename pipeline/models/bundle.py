@@ -26,7 +26,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 import pipeline
-from pipeline.errors import BundleError, ModelError, PipelineError
+from pipeline.errors import BundleError, ConfigurationError, ModelError, PipelineError
 from pipeline.images.preprocess import Preprocessing
 from pipeline.models.bundle_info import (
     FORMAT,
@@ -177,7 +177,8 @@ def write_bundle(
         The bundle, read back and verified.
 
     Raises:
-        BundleError: If ``folder`` exists or cannot be written.
+        ConfigurationError: If ``folder`` exists.
+        BundleError: If it cannot be written.
         ModelError: If the model is broken: weights or label embeddings are not finite.
     """
     was_training = mumic.training
@@ -232,7 +233,8 @@ def write_with_taxonomy(folder: str | Path, *, bundle: Bundle, taxonomy: Taxonom
         The new bundle, read back and verified.
 
     Raises:
-        BundleError: If ``folder`` exists or cannot be written, or the model cannot be loaded.
+        ConfigurationError: If ``folder`` exists.
+        BundleError: If it cannot be written, or the model cannot be loaded.
     """
     info = bundle.info
     embeddings = embed_labels(bundle.load_model(), bundle.load_tokenizer(), taxonomy).numpy()
@@ -258,13 +260,22 @@ def write_with_taxonomy(folder: str | Path, *, bundle: Bundle, taxonomy: Taxonom
     return read_bundle(folder)
 
 
+def validate_new(folder: str | Path) -> None:
+    """Refuse a place for a bundle where something is already.
+
+    Raises:
+        ConfigurationError: There is.
+    """
+    if os.path.lexists(folder):
+        raise ConfigurationError(
+            "a bundle is never overwritten", where=folder, todo="choose a folder that is not there"
+        )
+
+
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that becomes it at the end, or vanishes."""
-    if os.path.lexists(folder):
-        raise BundleError(
-            "a bundle is never overwritten", where=folder, todo="choose a folder that is not there"
-        )
+    validate_new(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

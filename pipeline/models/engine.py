@@ -12,8 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.images.loader import ImageRequest, LoadedImage, UnreadableImage
+from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig, ModelConfig
+from pipeline.images.loader import ImageLoader, ImageRequest, LoadedImage, UnreadableImage
 from pipeline.images.reasons import Failure
+from pipeline.models.bundle import Bundle
+from pipeline.models.device import choose_device
 from pipeline.models.predictor import Prediction, Predictor
 from pipeline.models.scoring import FloatArray
 
@@ -138,6 +141,38 @@ class Engine:
             return outcomes
 
         return finish
+
+
+def make_engine(
+    bundle: Bundle,
+    inference: ModelConfig | InferenceConfig,
+    fetch: FetchConfig,
+    decode: DecodeConfig,
+    *,
+    device: str | None = None,
+) -> tuple[Engine, ImageLoader]:
+    """An engine for a bundle, and its loader, which is to be closed where the process goes on.
+
+    Args:
+        bundle: The model.
+        inference: How it is run.
+        fetch: How bytes are fetched.
+        decode: How bytes become pixels.
+        device: In torch's words. Default: what ``inference`` asks for.
+
+    Raises:
+        BundleError: The model cannot be loaded.
+        DeviceError: A GPU was asked for and there is none.
+    """
+    predictor = Predictor.from_bundle(
+        bundle,
+        device=device or choose_device(inference.device, ()),
+        precision=inference.precision,
+        scaled_decoding=inference.scaled_decoding,
+        threads=inference.threads,
+    )
+    loader = ImageLoader(fetch, decode, bundle.preprocessing, inference.scaled_decoding)
+    return Engine(predictor, loader, inference.batch_size), loader
 
 
 def _without_results(request: ImageRequest, image: LoadedImage | UnreadableImage) -> Outcome:

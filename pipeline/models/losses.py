@@ -21,44 +21,16 @@ from torch.nn import functional
 def tempered_logits(cosines: Tensor, *, tau: Tensor | float, bias: Tensor | float) -> Tensor:
     """The argument of the sigmoid: s / tau + b (ours).
 
+    Of the binary cross entropy of p = sigmoid(s / tau + b), a negative's dL/ds is proportional to
+    p / tau: where s / tau + b << 0 the relative weights of negatives are exp(s / tau), so hard
+    negatives dominate; where it is >> 0 every negative weighs the same.
+
     Args:
         cosines: s, any shape, float, within -1 to 1.
         tau: Temperature, greater than 0; a 0-d tensor where it is learnt.
         bias: b; 0 for the plain form, learnable for the SigLIP form.
     """
     return cosines / tau + bias
-
-
-def tempered_sigmoid_bce(
-    cosines: Tensor,
-    targets: Tensor,
-    known: Tensor | None = None,
-    *,
-    tau: Tensor | float,
-    bias: Tensor | float,
-) -> Tensor:
-    """Mean binary cross entropy of p = sigmoid(s / tau + b) over known pairs (ours).
-
-    For a negative dL/ds is proportional to sigmoid(s / tau + b) / tau: where s / tau + b << 0 the
-    relative weights of negatives are exp(s / tau), so hard negatives dominate; where it is >> 0
-    every negative weighs the same.
-
-    Args:
-        cosines: s = f.g, [B, L], float, within -1 to 1.
-        targets: 1 where the label holds, else 0, [B, L], bool or number. Ignored where unknown.
-        known: False where nobody checked the label, [B, L], bool. None: all known.
-        tau: Temperature, greater than 0; a 0-d tensor where it is learnt.
-        bias: b; a 0-d tensor where it is learnt.
-
-    Returns:
-        A float scalar; 0 (with a gradient of 0) where nothing is known.
-    """
-    if known is None:
-        known = torch.ones_like(cosines, dtype=torch.bool)
-    logits = tempered_logits(cosines, tau=tau, bias=bias)
-    return sum_binary_cross_entropies(logits, targets, known) / count_known(targets, known).clamp(
-        min=1
-    )
 
 
 def sum_binary_cross_entropies(logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:

@@ -20,12 +20,10 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from pipeline.config import DecodeConfig, FetchConfig
-from pipeline.images.loader import ImageLoader, ImageRequest
+from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig
+from pipeline.images.loader import ImageRequest
 from pipeline.models.bundle import read_bundle
-from pipeline.models.device import choose_device
-from pipeline.models.engine import Engine, Outcome
-from pipeline.models.predictor import Predictor
+from pipeline.models.engine import Outcome, make_engine
 from pipeline.models.tags import mark_tags
 from pipeline.taxonomy import Taxonomy
 
@@ -47,22 +45,20 @@ class TaggingModel(PythonModel):
             BundleError: A file of it is missing or was changed.
         """
         settings = context.model_config
-        predictor = Predictor.from_bundle(
+        self._engine, _ = make_engine(
             read_bundle(context.artifacts["bundle"]),
-            device=choose_device(settings["device"], ()),
-            precision=settings["precision"],
-            scaled_decoding=settings["scaled_decoding"],
-        )
-        loader = ImageLoader(
+            InferenceConfig(
+                device=settings["device"],
+                precision=settings["precision"],
+                scaled_decoding=settings["scaled_decoding"],
+                batch_size=settings["batch_size"],
+            ),
             FetchConfig(
                 allowed_roots=tuple(settings["allowed_roots"]) or (_NOWHERE,),
                 allowed_hosts=tuple(settings["allowed_hosts"]),
             ),
             DecodeConfig(),
-            predictor.preprocessing,
-            settings["scaled_decoding"],
         )
-        self._engine = Engine(predictor, loader, settings["batch_size"])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

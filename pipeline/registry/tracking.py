@@ -63,9 +63,6 @@ class Tracker(Protocol):
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None) -> None:
         """Figures; those that are not defined (None, NaN) are left out. Steps make a curve."""
 
-    def log_curve(self, name: str, values: Sequence[float | None]) -> None:
-        """A figure at steps 1, 2, ..., one for each value."""
-
     def log_tags(self, tags: Mapping[str, object]) -> None:
         """Words to find the run by."""
 
@@ -123,11 +120,15 @@ def tracked_by(
         if run_id is None:
             run = client.create_run(experiment, run_name=config.tracking.run_name)
             run_id = str(run.info.run_id)
+            logged: Mapping[str, str] = {}
         else:
             client.update_run(run_id, status="RUNNING")
+            logged = client.get_run(run_id).data.params
     tracker = _MlflowTracker(connection, run_id)
     tracker.log_tags({"job": job, "mlflow.source.name": f"mumic {job}", **describe_code()})
-    tracker.log_parameters(redacted(config))
+    # Of a run that goes on the first settings stand: MLflow takes no others.
+    settings = flatten(redacted(config))
+    tracker.log_parameters({name: value for name, value in settings.items() if name not in logged})
     status = "FAILED"
     try:
         yield tracker
@@ -199,10 +200,6 @@ class _MlflowTracker:
         ]
         if found:
             self._keep("figures", lambda: self._batch(metrics=found))
-
-    def log_curve(self, name: str, values: Sequence[float | None]) -> None:
-        for step, value in enumerate(values, start=1):
-            self.log_metrics({name: value}, step=step)
 
     def log_tags(self, tags: Mapping[str, object]) -> None:
         found = [self._entities.RunTag(name, str(value)) for name, value in tags.items()]
@@ -292,9 +289,6 @@ class _NoTracker:
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int | None = None) -> None:
         pass
 
-    def log_curve(self, name: str, values: Sequence[float | None]) -> None:
-        pass
-
     def log_tags(self, tags: Mapping[str, object]) -> None:
         pass
 
@@ -315,3 +309,17 @@ class _NoTracker:
 
     def describe(self) -> dict[str, object]:
         return {}
+
+
+def is_unfinished(connection: Connection, run_id: str) -> bool:
+    """Whether the store has a run, and it did not come to its end.
+
+    Args:
+        connection: The store.
+        run_id: MLflow's id.
+    """
+    try:
+        run = connection.client.get_run(run_id)
+    except errors():
+        return False
+    return bool(run.info.lifecycle_stage == "active" and run.info.status != "FINISHED")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -83,16 +84,29 @@ def make_labelled_rows(spec: CatalogueSpec, pictures: Iterable[Picture]) -> list
 
 
 def _move_labels(spec: CatalogueSpec, picture: Picture) -> set[str]:
-    """Returns the labels with some of them replaced by labels the picture does not show."""
     rng = seeded(spec.seed, "moved", picture.image_id)
-    labels: set[str] = set()
-    for label in picture.labels:
-        if chance(rng, spec.moved_rate):
-            taken = labels.union(picture.labels)
-            labels.add(rng.choice([other for other in LABELS if other not in taken]))
+    return move_labels(picture.labels, LABELS, rate=spec.moved_rate, rng=rng)
+
+
+def move_labels(
+    labels: Sequence[str], vocabulary: Sequence[str], *, rate: float, rng: random.Random
+) -> set[str]:
+    """Returns labels of an image, some of them replaced by labels that it does not have.
+
+    Args:
+        labels: The true ones.
+        vocabulary: All that there are, more than the image has.
+        rate: Share of labels that move, 0 to 1.
+        rng: Decides which, and where to.
+    """
+    moved: set[str] = set()
+    for label in labels:
+        if chance(rng, rate):
+            taken = moved.union(labels)
+            moved.add(rng.choice([other for other in vocabulary if other not in taken]))
         else:
-            labels.add(label)
-    return labels
+            moved.add(label)
+    return moved
 
 
 def choose_changed(spec: CatalogueSpec) -> list[int]:

@@ -134,12 +134,6 @@ def stage_plan(
         remaining.unpersist()
 
 
-def split_staged(tables: TableSet, run_id: str, rows: DataFrame) -> tuple[DataFrame, int]:
-    """The rows of whose image the run staged no fact, and of how many images it did."""
-    staged = staged_images(tables, run_id)
-    return rows.join(staged, "image_id", "left_anti"), staged.count()
-
-
 def staged_images(tables: TableSet, run_id: str) -> DataFrame:
     """The image_id of every image of which the run staged a fact."""
     results = tables.read(TAGGING_RESULTS.name)

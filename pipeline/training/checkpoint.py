@@ -6,6 +6,7 @@
                              identity of the training, how far it got
     state-*.safetensors      weights, optimizer, average
     best-*.safetensors       weights of the best epoch
+    mlflow_run.json          where the training is recorded; no part of what it goes on from
 
 Tensor files are new files, synchronised to the disk; ``checkpoint.json`` is then replaced by a
 rename, and only after that older files go. A kill at any moment leaves the checkpoint before or
@@ -36,6 +37,7 @@ from pipeline.errors import CheckpointError
 _FORMAT = 1
 _NAME = "checkpoint.json"
 _LOCK = ".lock"
+_RUN_NAME = "mlflow_run.json"
 # Only files of such names are ever removed.
 _TENSORS = re.compile(r"(state|best)-[0-9a-f]{16}\.safetensors")
 
@@ -225,6 +227,41 @@ class Checkpoint:
         _synchronise(self._folder)
 
 
+def keep_run(folder: str | Path, run: Mapping[str, str]) -> None:
+    """Remember which run records the training, for when it goes on.
+
+    Args:
+        folder: Of the checkpoint; made where it is missing.
+        run: What names it, plain JSON data.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    beside = Path(folder) / f".{_RUN_NAME}"
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(dict(run)) + "\n", encoding="utf-8")
+        beside.replace(Path(folder) / _RUN_NAME)
+    except OSError as error:
+        raise CheckpointError(
+            "the checkpoint's folder cannot be used", where=folder, got=error
+        ) from error
+
+
+def find_run(folder: str | Path) -> dict[str, str]:
+    """What names the run of the training that was cut off here.
+
+    Returns:
+        Empty where there is none, nobody can read it, or its training is still going on.
+    """
+    try:
+        with FileLock(Path(folder) / _LOCK, timeout=0):
+            found = json.loads((Path(folder) / _RUN_NAME).read_text(encoding="utf-8"))
+    except (OSError, Timeout, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def remove_checkpoint(folder: str | Path) -> None:
     """Remove what a finished training no longer needs; files of others stay.
 
@@ -232,7 +269,8 @@ def remove_checkpoint(folder: str | Path) -> None:
         CheckpointError: It cannot be removed.
     """
     try:
-        (Path(folder) / _NAME).unlink(missing_ok=True)
+        for name in (_NAME, _RUN_NAME):
+            (Path(folder) / name).unlink(missing_ok=True)
         _remove_tensors(Path(folder), set())
     except OSError as error:
         raise CheckpointError(

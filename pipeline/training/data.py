@@ -12,25 +12,23 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
-import pyarrow.dataset as ds  # type: ignore[import-untyped]
 
 from pipeline.config import LabelledManifestConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.images.loader import ImageRequest
+from pipeline.images.manifest_rows import open_manifest, read_requests
 from pipeline.images.reasons import Reason
 from pipeline.taxonomy import Taxonomy
 from pipeline.training.splits import SPLITS, Split, split_group
 
 _LOG = logging.getLogger(__name__)
 
-# Rows with their bytes that are in memory at once while pixels are made.
-_ROWS_PER_READ = 64
+_WHAT = "the labelled manifest"
 _EXAMPLES = 5
 
 
@@ -68,45 +66,14 @@ class LabelledImages:
         Args:
             indices: Positions of images, ascending.
 
-        Yields:
+        Returns:
             One request for each index, in order, its key the image's id.
 
         Raises:
             ManifestError: The manifest changed since its labels were read.
         """
         wanted = {int(self.rows[index]): self.ids[index] for index in indices}
-        left = len(wanted)
-        row = 0
-        batches = _open(self.config.path).to_batches(
-            columns=list(self.columns.values()),
-            batch_size=_ROWS_PER_READ,
-            batch_readahead=1,
-            fragment_readahead=1,
-        )
-        for batch in batches:
-            for offset in range(batch.num_rows):
-                if (key := wanted.get(row + offset)) is None:
-                    continue
-                found = {
-                    name: batch.column(column)[offset].as_py()
-                    for name, column in self.columns.items()
-                }
-                if str(found["image_id"]) != key:
-                    left = -1
-                    break
-                left -= 1
-                yield ImageRequest(
-                    key=key, uri=found.get("uri") or None, content=found.get("content")
-                )
-            row += batch.num_rows
-            if left <= 0:
-                break
-        if left:
-            raise ManifestError(
-                "the labelled manifest changed while it was read",
-                where=self.config.path,
-                todo="start again when it is complete",
-            )
+        return read_requests(self.config.path, self.columns, wanted, what=_WHAT)
 
 
 def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> LabelledImages:
@@ -135,7 +102,7 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
             expected="less than 1 together",
             got=config.validation_share + config.test_share,
         )
-    dataset = _open(config.path)
+    dataset = open_manifest(config.path, what=_WHAT)
     columns = _find_columns(config, dataset.schema)
     light = [name for role, name in columns.items() if role != "content"]
     table = dataset.to_table(columns=light)
@@ -201,18 +168,6 @@ def _read_splits(
             got=wrong[:_EXAMPLES],
         )
     return np.array(told, dtype=str)
-
-
-def _open(path: str) -> Any:
-    try:
-        return ds.dataset(path, format="parquet")
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(
-            "the labelled manifest cannot be read",
-            where=path,
-            expected="a Parquet file or a folder of them",
-            got=str(error).split(". Detail:")[0],
-        ) from error
 
 
 def _find_columns(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from pipeline.config import ModelConfig, TrainModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
 from pipeline.images.reasons import Reason
-from pipeline.models.bundle import write_bundle
+from pipeline.models.bundle import validate_new, write_bundle
 from pipeline.models.bundle_info import BundleInfo, model_version
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.mumic import MuMIC
@@ -39,11 +38,13 @@ from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
 from pipeline.training.processes import Processes, join_processes
 from pipeline.training.recording import (
+    JOB,
     record_data,
     record_epoch,
     record_result,
     recorded_training,
 )
+from pipeline.training.suspects import leave_out_suspects
 
 _LOG = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
             )
             record_result(tracker, info, figures)
             summary = {
-                "job": "train_model",
+                "job": JOB,
                 "state": "done",
                 "bundle": config.bundle,
                 **_describe(info),
@@ -138,12 +139,7 @@ def validate_training(config: TrainModelConfig) -> None:
             what would be trained.
     """
     validate_ranges(config)
-    if os.path.lexists(config.bundle):
-        raise ConfigurationError(
-            "a bundle is never overwritten",
-            where=config.bundle,
-            todo="choose a folder that is not there",
-        )
+    validate_new(config.bundle)
     if config.loss.kind == "linear_head":
         raise ConfigurationError(
             "a bundle cannot hold a linear head: it knows its own labels only, and no texts",
@@ -167,7 +163,7 @@ def _shows_progress(config: TrainModelConfig) -> bool:
 
 
 def _read_images(config: TrainModelConfig, taxonomy: Taxonomy) -> LabelledImages:
-    images = read_labelled(config.manifest, taxonomy)
+    images = leave_out_suspects(read_labelled(config.manifest, taxonomy), taxonomy, config.suspects)
     if not len(images.indices("train")):
         raise ManifestError(
             "the labelled manifest has no training image",

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from pipeline.config import DecodeConfig, FetchConfig
 from pipeline.images.loader import ImageLoader, LoadedImage
 from pipeline.images.preprocess import Preprocessing
-from pipeline.images.reasons import Reason
+from pipeline.images.reasons import Reason, describe_left_out
 from pipeline.training.data import LabelledImages
 from pipeline.training.splits import Split
 
@@ -131,10 +131,8 @@ def make_pixel_set(
     finally:
         loader.close()
     if left_out:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-        _LOG.warning(
-            "%d of %d %s images left out: %s", left_out.total(), len(wanted), split, reasons
-        )
+        told = describe_left_out(left_out, total=len(wanted), what=f"{split} images")
+        _LOG.warning("%s", told)
     return PixelSet(
         pixels=pixels[: len(kept)],
         targets=images.targets[kept],

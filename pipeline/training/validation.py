@@ -15,39 +15,9 @@ from torch import Tensor
 from pipeline.errors import ModelError
 from pipeline.evaluation.metrics import RankingMetrics, make_ranking_metrics
 from pipeline.images.preprocess import Preprocessing
-from pipeline.models.mumic import MuMIC
 from pipeline.training.network import Network
 from pipeline.training.pixels import PixelSet, cut_centre
 from pipeline.training.processes import SINGLE, Processes
-
-
-def score_images(
-    mumic: MuMIC,
-    label_embeddings: Tensor,
-    images: PixelSet,
-    *,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    device: torch.device,
-) -> npt.NDArray[np.float64]:
-    """Logits of every image and label, [images, L]; the model is left in eval mode.
-
-    Args:
-        mumic: The model, on ``device``.
-        label_embeddings: g, [L, D] float32, on ``device``.
-        images: Cached at the model's input size.
-        preprocessing: The model's.
-        batch_size: Images per forward pass.
-        device: Where to compute.
-    """
-    mumic.eval()
-    return _compute_logits(
-        lambda planes: mumic.logits(mumic.encode_images(planes), label_embeddings),
-        images,
-        preprocessing=preprocessing,
-        batch_size=batch_size,
-        device=device,
-    )
 
 
 def score_with_network(
@@ -62,15 +32,18 @@ def score_with_network(
         batch_size: Images per forward pass.
     """
     network.eval()
+    normalise = make_normaliser(preprocessing, network.device)
+    size = (preprocessing.height, preprocessing.width)
+    scores = [np.empty((0, images.targets.shape[1]))]
     with torch.no_grad():
         label_embeddings = network.embed_labels()
-    return _compute_logits(
-        lambda planes: network(planes, label_embeddings),
-        images,
-        preprocessing=preprocessing,
-        batch_size=batch_size,
-        device=network.device,
-    )
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(images)))
+            pixels = cut_centre(images.batch(indices)[0].to(network.device), size)
+            logits = network(normalise(pixels), label_embeddings)
+            scores.append(logits.double().cpu().numpy())
+    return np.concatenate(scores)
 
 
 def validate_network(
@@ -115,22 +88,3 @@ def make_normaliser(
     mean = 255.0 * torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
     std = 255.0 * torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
     return lambda planes: ((planes - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def _compute_logits(
-    forward: Callable[[Tensor], Tensor],
-    images: PixelSet,
-    *,
-    preprocessing: Preprocessing,
-    batch_size: int,
-    device: torch.device,
-) -> npt.NDArray[np.float64]:
-    normalise = make_normaliser(preprocessing, device)
-    size = (preprocessing.height, preprocessing.width)
-    scores = [np.empty((0, images.targets.shape[1]))]
-    with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            indices = np.arange(start, min(start + batch_size, len(images)))
-            pixels = cut_centre(images.batch(indices)[0].to(device), size)
-            scores.append(forward(normalise(pixels)).double().cpu().numpy())
-    return np.concatenate(scores)

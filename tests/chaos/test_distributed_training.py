@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from PIL import Image
+from bright_halves import choose_held, draw_halves
 
 from pipeline.config import (
     CheckpointConfig,
@@ -51,16 +49,11 @@ def make_rows(count: int) -> list[dict[str, Any]]:
     """A bright left half is a pool, a bright right half a bed; the fourth cannot be read."""
     rows = []
     for index in range(count):
-        labels = [name for bit, name in enumerate(("pool", "bed")) if index >> bit & 1]
-        pixels = np.random.default_rng(index).integers(0, 90, (40, 40, 3))
-        pixels[:, :20] += 140 * ("pool" in labels)
-        pixels[:, 20:] += 140 * ("bed" in labels)
-        stream = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+        labels = choose_held(index)
         rows.append(
             {
                 "image_id": f"i{index}",
-                "content": b"damaged" if index == 3 else stream.getvalue(),
+                "content": b"damaged" if index == 3 else draw_halves(labels, index),
                 "labels": labels,
                 "split": "validation" if index % 3 == 2 else "train",
             }

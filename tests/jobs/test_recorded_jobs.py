@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image
+from bright_halves import LABELS, choose_held, draw_halves
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import tiny_models
 
 from jobs import evaluate_model, train_model
 from pipeline.evaluation.launch import LABEL_ERRORS_NAME, METRICS_NAME, REPORT_NAME
+from pipeline.training.recording import record_epoch
 
-LABELS = ("pool", "bed")
 SPLITS = ("train", "train", "validation", "test")
-
-
-def photo(held: list[str], seed: int) -> bytes:
-    """A bright left half is a pool, a bright right half a bed."""
-    pixels = np.random.default_rng(seed).integers(0, 90, (40, 40, 3))
-    pixels[:, :20] += 140 * ("pool" in held)
-    pixels[:, 20:] += 140 * ("bed" in held)
-    stream = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 @pytest.fixture
 def world(tmp_path: Path, mlflow_database: Path) -> Path:
     rows = []
     for index in range(32):
-        held = [label for bit, label in enumerate(LABELS) if index >> bit & 1]
+        held = choose_held(index)
         rows.append(
             {
                 "image_id": f"i{index}",
-                "content": photo(held, index),
+                "content": draw_halves(held, index),
                 "labels": held,
                 "split": SPLITS[index // 4 % 4],
             }
@@ -126,3 +114,47 @@ def test_a_training_that_fails_leaves_a_failed_run(
     client = mlflow.MlflowClient(tracking_uri=store)
     experiments = [one.experiment_id for one in client.search_experiments()]
     assert [run.info.status for run in client.search_runs(experiments)] == ["FAILED"]
+
+
+def test_a_training_that_was_cut_off_goes_on_in_its_run(
+    world: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.training import launch
+
+    store = f"sqlite:///{world / 'mlflow.db'}"
+    arguments = [
+        *("--manifest.path", str(world / "labelled.parquet"), "--tracking.uri", store),
+        *("--taxonomy", str(world / "taxonomy.yaml"), "--bundle", str(world / "bundle")),
+        *("--towers.architecture", str(world / "vit.json"), "--device", "cpu"),
+        *("--optimizer.epochs", "3", "--optimizer.batch_size", "8", "--log.progress", "false"),
+        *("--checkpoint.folder", str(world / "checkpoint"), "--decode.threads", "1"),
+    ]
+
+    def cut_off(tracker: object, index: int, epoch: object) -> None:
+        record_epoch(tracker, index, epoch)  # type: ignore[arg-type]
+        if index == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "record_epoch", cut_off)
+        assert train_model.main(arguments) == 130
+    client = mlflow.MlflowClient(tracking_uri=store)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    (cut,) = client.search_runs(experiments)
+    assert cut.info.status == "KILLED"
+    capfd.readouterr()
+    # what it runs on may be another, and MLflow keeps the first setting
+    assert train_model.main([*arguments, "--decode.threads", "2"]) == 0
+    summary = summary_of(capfd)
+    assert summary["mlflow_run"] == cut.info.run_id
+    assert summary["mlflow_missing"] == 0
+    run = client.get_run(cut.info.run_id)
+    assert (run.info.status, run.data.params["decode.threads"]) == ("FINISHED", "1")
+    curve = client.get_metric_history(cut.info.run_id, "loss")
+    assert {point.step for point in curve} == {1, 2, 3}
+    assert not (world / "checkpoint" / "mlflow_run.json").exists()
+
+    # the next training here is another one, and has a run of its own
+    other = [*arguments, "--bundle", str(world / "other")]
+    assert train_model.main(other) == 0
+    assert summary_of(capfd)["mlflow_run"] != cut.info.run_id

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from deltalake import DeltaTable
 from PIL import Image
 
-from jobs import register_model, train_model
+from jobs import evaluate_model, register_model, train_model
 from pipeline.config import DecodeConfig, FetchConfig, ModelConfig, TrackingConfig
 from pipeline.images.loader import ImageRequest
 from pipeline.models.bundle_info import read_bundle_info
@@ -39,6 +40,7 @@ from udfs.worker import load_engine
 # Three trainings and a server stand before the first test.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).parents[2]
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 60, 230)}
 PLACES = ((1, 1), (1, 17), (17, 1))
 
@@ -47,6 +49,7 @@ PLACES = ((1, 1), (1, 17), (17, 1))
 class World:
     """Pictures with labels and the models that were trained on them."""
 
+    folder: Path
     labelled: Path
     plain: Path
     taxonomy: Path
@@ -63,6 +66,22 @@ def draw(held: list[str], seed: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def train(folder: Path, bundle: Path, *more: str, seed: int, manifest: str = "labelled") -> int:
+    """Train on the pictures of a world; the exit code."""
+    return train_model.main(
+        [
+            *("--manifest.path", str(folder / f"{manifest}.parquet")),
+            *("--taxonomy", str(folder / "taxonomy.yaml")),
+            *("--towers.architecture", str(folder / "vit.json")),
+            *("--bundle", str(bundle), "--device", "cpu"),
+            *("--optimizer.seed", str(seed), "--optimizer.epochs", "10"),
+            *("--optimizer.batch_size", "12", "--optimizer.learning_rate", "0.003"),
+            *("--augment", "false", "--log.level", "WARNING", "--log.progress", "false"),
+            *("--tracking.enabled", "false", *more),
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,20 +121,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_models: ModuleType) -> 
         ("second", "labelled", 2),
         ("shuffled", "shuffled", 3),
     ):
-        code = train_model.main(
-            [
-                *("--manifest.path", str(folder / f"{manifest}.parquet")),
-                *("--taxonomy", str(folder / "taxonomy.yaml")),
-                *("--towers.architecture", str(folder / "vit.json")),
-                *("--bundle", str(folder / bundle), "--device", "cpu"),
-                *("--optimizer.seed", str(seed), "--optimizer.epochs", "10"),
-                *("--optimizer.batch_size", "12", "--optimizer.learning_rate", "0.003"),
-                *("--augment", "false", "--log.level", "WARNING", "--log.progress", "false"),
-                *("--tracking.enabled", "false"),
-            ]
-        )
-        assert code == 0
+        assert train(folder, folder / bundle, manifest=manifest, seed=seed) == 0
     return World(
+        folder=folder,
         labelled=folder / "labelled.parquet",
         plain=folder / "plain.parquet",
         taxonomy=folder / "taxonomy.yaml",
@@ -279,6 +287,104 @@ def test_from_training_to_tags_and_back_with_a_real_server(
     assert run.info.status == "FINISHED"
     run = connect(TrackingConfig()).client.get_run(refused.summary["mlflow_run"])
     assert "min_agreement" in run.data.tags["refused"]
+
+
+def tag_night(tables: Path, night: int) -> dict[str, Any]:
+    """A real spark-submit of ``tag_nightly`` by alias, on pictures of its own; its summary."""
+    rows = []
+    for number in range(24):
+        held = [label for bit, label in enumerate(COLOURS) if number >> bit & 1]
+        picture = draw(held, 1000 * night + number)
+        rows.append({"image_id": f"{night}-{number}", "content": picture, "version": "1"})
+    manifest = tables.with_name(f"night-{night}.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), manifest)
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("spark-submit")),
+            *("--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf")),
+            *("--conf", "spark.sql.shuffle.partitions=2"),
+            str(ROOT / "jobs" / "tag_nightly.py"),
+            *(f"--tables.location={tables}", f"--manifest.path={manifest}"),
+            *("--model.uri=models:/nights@champion", "--model.device=cpu"),
+            f"--model.cache_dir={tables.with_name('cache')}",
+            f"--as_of=2026-03-0{night}T00:00:00Z",
+        ],
+        env={
+            **os.environ,
+            "PYSPARK_PYTHON": sys.executable,
+            "PYTHONPATH": str(ROOT),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary
+
+
+def published(tables: Path, night: int) -> dict[str, set[str]]:
+    """Tags of a night's images, by another reader than Spark."""
+    tags: dict[str, set[str]] = {f"{night}-{number}": set() for number in range(24)}
+    for tag in DeltaTable(str(tables / "image_tags")).to_pyarrow_table().to_pylist():
+        if tag["image_id"] in tags:
+            tags[tag["image_id"]].add(tag["label"])
+    return tags
+
+
+@pytest.mark.timeout(1800)
+def test_nights_under_spark_follow_the_alias_forth_and_back(
+    server: str,
+    world: World,
+    register: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    tables = tmp_path / "tables"
+    sample = ("--sample.path", world.labelled, "--name", "nights")
+    recorded = ("--tracking.enabled", "true", "--summary", str(tmp_path / "told.json"))
+    assert train(world.folder, tmp_path / "trained", *recorded, seed=4) == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    evaluated = evaluate_model.main(
+        [
+            *("--manifest.path", str(world.labelled), "--model.uri", str(tmp_path / "trained")),
+            *("--output", str(tmp_path / "evaluated"), "--calibrate", str(tmp_path / "bundle")),
+            *("--figures.resamples", "10", "--log.level", "WARNING", "--log.progress", "false"),
+        ]
+    )
+    assert evaluated == 0
+    client = connect(TrackingConfig()).client
+    run = client.get_run(told["mlflow_run"])
+    assert (run.info.status, run.data.tags["job"]) == ("FINISHED", "train_model")
+    assert "bundle" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+    first = register("--candidate", tmp_path / "bundle", *sample)
+    assert (first.code, first.summary["version"]) == (0, "1"), first.error
+    night = tag_night(tables, 1)
+    assert (night["state"], night["tagged"], night["failed"]) == ("published", 24, 0)
+    assert night["model_version"] == told["model_version"] == first.summary["model_version"]
+    expected = {
+        f"1-{number}": {label for bit, label in enumerate(COLOURS) if number >> bit & 1}
+        for number in range(24)
+    }
+    tags = published(tables, 1)
+    assert sum(tags[image] == held for image, held in expected.items()) >= 20
+
+    refused = register("--candidate", world.shuffled, *sample)
+    assert refused.code == 3
+    second = register("--candidate", world.second, *sample)
+    assert (second.code, second.summary["version"]) == (0, "2"), second.error
+    assert second.summary["model_version"] != first.summary["model_version"]
+    assert tag_night(tables, 2)["model_version"] == second.summary["model_version"]
+    assert published(tables, 1) == tags  # another model makes no backfill of a night
+
+    back = register("--rollback", "--name", "nights")
+    assert (back.code, back.summary["version"]) == (0, "1"), back.error
+    assert tag_night(tables, 3)["model_version"] == first.summary["model_version"]
 
 
 def test_the_same_bundle_again_changes_nothing(database: str, world: World, register: Any) -> None:

@@ -64,7 +64,8 @@ def test_a_run_keeps_settings_curves_figures_files_and_where_they_come_from(
     plot = tmp_path / "plot.png"
     plot.write_bytes(b"png")
     with tracked_run(JobConfig(), job="train_model", folder=output) as tracker:
-        tracker.log_curve("loss", [0.9, None, 0.4])
+        for epoch, loss in enumerate([0.9, None, 0.4], start=1):
+            tracker.log_metrics({"loss": loss}, step=epoch)
         for epoch, gap in enumerate([0.3, 0.5], start=1):
             tracker.log_metrics({"validation.gap": gap, "validation.nothing": None}, step=epoch)
         tracker.log_metrics({"test.gap": 0.6, "test.undefined": float("nan")})

@@ -18,7 +18,7 @@ from loss_ablation.findings import (
     tell_effects,
     tell_finals,
 )
-from loss_ablation.grid import FAMILIES, TAUS, choose_finalists, make_grid
+from loss_ablation.grid import FAMILIES, TAUS, choose_finalists, make_grid, pick_variants
 from loss_ablation.settings import Settings, keep_settings
 from loss_ablation.training import FIGURES, measure_with_intervals
 from scipy import stats
@@ -37,6 +37,7 @@ SETTINGS: dict[str, Any] = {
     "test_share": 0.1,
     "max_side": 100,
     "taus": (0.1, 0.07),
+    "variants": (),
     "screening_epochs": 1,
     "final_epochs": 1,
     "seeds": 2,
@@ -94,6 +95,14 @@ def test_the_grid_has_every_choice_once() -> None:
     }
     frozen = {variant.loss.kind for variant in GRID.values() if variant.parts == "neither"}
     assert frozen == {"linear_head"}
+
+
+def test_variants_are_picked_by_name_and_strange_names_are_refused() -> None:
+    assert pick_variants(make_grid(), ()) == make_grid()
+    picked = pick_variants(make_grid(), [TEMPERED, PLAIN])
+    assert [variant.name for variant in picked] == [PLAIN, TEMPERED]
+    with pytest.raises(ConfigurationError, match="plain_bce-all"):
+        pick_variants(make_grid(), ["plain_bce-all"])
 
 
 def test_what_is_no_tower_moves_as_fast_as_it_must() -> None:

@@ -64,6 +64,7 @@ def settings(tmp_path: Path) -> Settings:
         test_share=0.0,
         max_side=0,
         taus=(0.07,),
+        variants=(),
         screening_epochs=1,
         final_epochs=1,
         seeds=2,

@@ -18,7 +18,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, TAXONOMY, make_bundle, make_towers
 
-from pipeline.errors import BundleError, ModelError
+from pipeline.errors import BundleError, ConfigurationError, ModelError
 from pipeline.models import bundle as bundle_module
 from pipeline.models.bundle import Bundle, read_bundle, write_bundle, write_with_taxonomy
 from pipeline.models.bundle_info import (
@@ -233,7 +233,7 @@ def test_a_bundle_is_never_overwritten(tmp_path: Path, existing: str) -> None:
         target.touch()
     else:
         target.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match="never overwritten"):
+    with pytest.raises(ConfigurationError, match="never overwritten"):
         make_bundle(tmp_path)
 
 

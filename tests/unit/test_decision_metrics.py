@@ -16,10 +16,9 @@ from sklearn.metrics import (
 
 from pipeline.evaluation.calibration_error import make_calibration_bins
 from pipeline.evaluation.confusions import find_confusions, find_cooccurrences
-from pipeline.evaluation.decisions import count_decisions, find_candidates, predict_tags
+from pipeline.evaluation.decisions import count_decisions
 from pipeline.evaluation.metrics import macro_map, micro_map, recalls_at_precision
 from pipeline.evaluation.operating_points import find_operating_points
-from pipeline.taxonomy import parse_taxonomy
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -149,25 +148,6 @@ def test_a_positive_that_is_no_candidate_is_missed_at_every_threshold() -> None:
     assert points.thresholds.tolist() == [0.9, 0.7]
     assert points.recall.tolist() == [0.5, 0.5]
     assert points.precision.tolist() == [1.0, 0.5]
-
-
-def test_tags_follow_the_rule_of_publishing() -> None:
-    taxonomy = parse_taxonomy(
-        {
-            "tasks": [
-                {"id": "a", "kind": "multi_label", "labels": [{"id": "p"}, {"id": "q"}]},
-                {"id": "b", "kind": "single_label", "threshold": 0.1, "labels": [{"id": "x"},
-                 {"id": "y"}]},
-            ]
-        }
-    )  # fmt: skip
-    # 0.1 as float32 is more than 0.1 as float64: the threshold is rounded as the score is
-    scores = np.array([[0.5, 0.49, 0.3, 0.3], [0.2, 0.9, 0.05, 0.1]], np.float32)
-    assert find_candidates(scores, taxonomy)[:, 2:].tolist() == [[True, False], [False, True]]
-    assert predict_tags(scores, taxonomy).tolist() == [
-        [True, False, True, False],
-        [False, True, False, True],
-    ]
 
 
 def test_confusions_count_what_was_predicted_where_another_label_was_missed() -> None:

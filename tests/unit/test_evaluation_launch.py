@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from PIL import Image
+from bright_halves import choose_held, draw_halves
 from sklearn.metrics import average_precision_score
 from tiny_models import TAXONOMY, make_bundle
 
@@ -31,12 +30,12 @@ from pipeline.config import (
     TrackingConfig,
 )
 from pipeline.errors import ConfigurationError, ManifestError
-from pipeline.evaluation.decisions import predict_tags
 from pipeline.evaluation.launch import run_evaluation
 from pipeline.images.loader import ImageLoader
 from pipeline.models.bundle import Bundle, read_bundle
 from pipeline.models.engine import Engine
 from pipeline.models.predictor import Predictor
+from pipeline.models.tags import mark_tags
 from pipeline.training.data import read_labelled
 
 SCHEMA = pa.schema(
@@ -55,16 +54,13 @@ def make_rows() -> list[dict[str, Any]]:
     """48 pictures: a bright left half is a pool, a bright right half a bed; two cannot be read."""
     rows = []
     for index, split in enumerate(SPLITS):
-        labels = [name for bit, name in enumerate(("pool", "bed")) if index >> bit & 1]
-        pixels = np.random.default_rng(index).integers(0, 90, (40, 60, 3))
-        pixels[:, :30] += 140 * ("pool" in labels)
-        pixels[:, 30:] += 140 * ("bed" in labels)
-        stream = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+        labels = choose_held(index)
         rows.append(
             {
                 "image_id": f"i{index}",
-                "content": stream.getvalue() if index not in (3, 40) else b"damaged",
+                "content": draw_halves(labels, index, width=60)
+                if index not in (3, 40)
+                else b"damaged",
                 "labels": [*labels, "single" if index % 3 else "double"],
                 "unknown": ["sea_view"] if index % 5 == 0 else [],
                 "split": split,
@@ -126,7 +122,7 @@ def test_an_evaluation_leaves_figures_a_report_and_a_table(
     assert summary["figures"]["gap"] == metrics["headline"]["gap"]["value"]
     assert metrics["threshold_source"] == "bundle"
     assert metrics["zero_shot"] is None
-    predicted = predict_tags(scores, bundle.taxonomy)
+    predicted = mark_tags(scores, bundle.taxonomy)
     for place, label in enumerate(metrics["labels"]):
         assert label["label"] == bundle.taxonomy.labels[place][1].id
         assert label["threshold"] == bundle.taxonomy.labels[place][1].threshold

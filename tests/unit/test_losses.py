@@ -15,7 +15,6 @@ from pipeline.models.losses import (
     prior_bias,
     sum_asymmetric_losses,
     tempered_logits,
-    tempered_sigmoid_bce,
 )
 from pipeline.training.objective import make_objective
 
@@ -32,6 +31,21 @@ def loop_reference(
                 # -log p of a positive, -log(1 - p) of a negative
                 losses.append(math.log1p(math.exp(-logit if targets[i, j] else logit)))
     return sum(losses) / len(losses)
+
+
+def tempered_sigmoid_bce(
+    cosines: Tensor,
+    targets: Tensor,
+    known: Tensor | None = None,
+    *,
+    tau: Tensor | float,
+    bias: Tensor | float,
+) -> Tensor:
+    """The loss of a step, as trainings put it together."""
+    known = torch.ones_like(cosines, dtype=torch.bool) if known is None else known
+    objective = make_objective(LossConfig(kind="tempered_sigmoid"))
+    total = objective.total(tempered_logits(cosines, tau=tau, bias=bias), targets, known)
+    return total / objective.count(targets, known).clamp(min=1)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import numpy as np
 from tiny_models import TAXONOMY
 
 from pipeline.models.engine import Outcome
-from pipeline.models.tags import mark_tags
+from pipeline.models.tags import find_candidates, mark_tags
+from pipeline.taxonomy import parse_taxonomy
 from udfs.functions import publishable_tags
 
 
@@ -37,3 +38,22 @@ def test_of_single_label_tasks_one_label_each_is_marked() -> None:
     scores = np.full((1, len(both.labels)), 0.9, np.float32)
     scores[0, 1] = 0.95
     assert mark_tags(scores, both).tolist() == [[False, True, False, True, False]]
+
+
+def test_equal_scores_and_thresholds_meet_as_float32() -> None:
+    taxonomy = parse_taxonomy(
+        {
+            "tasks": [
+                {"id": "a", "kind": "multi_label", "labels": [{"id": "p"}, {"id": "q"}]},
+                {"id": "b", "kind": "single_label", "threshold": 0.1, "labels": [{"id": "x"},
+                 {"id": "y"}]},
+            ]
+        }
+    )  # fmt: skip
+    # 0.1 as float32 is more than 0.1 as float64: the threshold is rounded as the score is
+    scores = np.array([[0.5, 0.49, 0.3, 0.3], [0.2, 0.9, 0.05, 0.1]], np.float32)
+    assert find_candidates(scores, taxonomy)[:, 2:].tolist() == [[True, False], [False, True]]
+    assert mark_tags(scores, taxonomy).tolist() == [
+        [True, False, True, False],
+        [False, True, False, True],
+    ]

@@ -23,7 +23,7 @@ from pipeline.training.loop import TrainedModel
 from pipeline.training.network import Network
 from pipeline.training.optimizer import learning_rate_factor, make_optimizer
 from pipeline.training.pixels import PixelSet, augment, cut_centre, draw_cuts
-from pipeline.training.validation import score_images
+from pipeline.training.validation import make_normaliser, score_with_network
 
 
 def test_training_learns_what_pictures_show(tmp_path: Path) -> None:
@@ -90,14 +90,11 @@ def test_a_prior_bias_starts_at_the_share_of_positives(tmp_path: Path) -> None:
     images = make_images(64)
     still = replace(RECIPE, epochs=1, learning_rate=1e-12)
     trained = run(tmp_path, images, optimizer=still, augmented=False)
-    towers = make_towers(tmp_path)
-    logits = score_images(
-        trained.mumic,
-        embed_labels(trained.mumic, towers.tokenizer, TAXONOMY),
+    logits = score_with_network(
+        trained.network,
         images,
-        preprocessing=towers.preprocessing,
+        preprocessing=make_towers(tmp_path).preprocessing,
         batch_size=16,
-        device=CPU,
     )
     negatives = logits[~images.targets].mean()
     prevalence = images.targets.mean()
@@ -154,15 +151,12 @@ def test_a_bundle_predicts_what_the_trained_model_predicts(tmp_path: Path) -> No
     )
     bundle = read_bundle(tmp_path / "bundle")
 
-    def logits(mumic: MuMIC, label_embeddings: torch.Tensor) -> npt.NDArray[np.float64]:
-        return score_images(
-            mumic,
-            label_embeddings,
-            images,
-            preprocessing=bundle.preprocessing,
-            batch_size=4,
-            device=CPU,
-        )
+    def logits(mumic: MuMIC, label_embeddings: torch.Tensor) -> npt.NDArray[np.float32]:
+        pixels, _, _ = images.batch(np.arange(len(images)))
+        size = (bundle.preprocessing.height, bundle.preprocessing.width)
+        planes = make_normaliser(bundle.preprocessing, CPU)(cut_centre(pixels, size))
+        with torch.inference_mode():
+            return mumic.eval().logits(mumic.encode_images(planes), label_embeddings).numpy()
 
     np.testing.assert_allclose(
         logits(bundle.load_model(), torch.from_numpy(bundle.label_embeddings)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -14,7 +13,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 import torch
-from PIL import Image
+from bright_halves import choose_held, draw_halves
 from tiny_models import ARCHITECTURES, TAXONOMY
 
 from jobs.train_model import main
@@ -46,16 +45,11 @@ def make_rows() -> list[dict[str, Any]]:
     """24 pictures: a bright left half is a pool, a bright right half a bed; two cannot be read."""
     rows = []
     for index in range(24):
-        labels = [name for bit, name in enumerate(("pool", "bed")) if index >> bit & 1]
-        pixels = np.random.default_rng(index).integers(0, 90, (40, 40, 3))
-        pixels[:, :20] += 140 * ("pool" in labels)
-        pixels[:, 20:] += 140 * ("bed" in labels)
-        stream = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+        labels = choose_held(index)
         rows.append(
             {
                 "image_id": f"i{index}",
-                "content": stream.getvalue() if index not in (3, 20) else b"damaged",
+                "content": draw_halves(labels, index) if index not in (3, 20) else b"damaged",
                 "labels": labels,
                 "split": "train" if index < 16 else "validation",
             }
