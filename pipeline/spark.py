@@ -49,6 +49,7 @@ LAPTOP_SETTINGS = {
     "spark.sql.codegen.hugeMethodLimit": "8000",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.maxConcurrentOutputFileWriters": "4",
+    "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold": "32m",
     "spark.sql.shuffle.partitions": "8",
     "spark.databricks.delta.snapshotPartitions": "4",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "128",
@@ -76,6 +77,8 @@ _DEFAULTS_AT_RUN_TIME = (
     "spark.sql.inMemoryColumnarStorage.compressed",
     # A MERGE writes rows and the change feed side by side, instead of sorting them apart first.
     "spark.sql.maxConcurrentOutputFileWriters",
+    # Large sides whose parts fit in memory are hashed instead of sorted.
+    "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold",
 )
 
 

@@ -170,13 +170,15 @@ def _merge_tags(merge: Merge, new: DataFrame, winners: DataFrame) -> int:
     source = new.withColumn("gone", F.lit(False))
     if not merge.all_new:
         stale = _stale_tags(merge.tables, new, winners)
-        source = source.unionByName(stale.withColumn("gone", F.lit(True)))
+        markers = stale.withColumn("gone", F.lit(True))
+        source = source.unionByName(markers, allowMissingColumns=True)
     return merge.into(IMAGE_TAGS, source, values=_TAG_VALUES)
 
 
 def _stale_tags(tables: TableSet, new: DataFrame, winners: DataFrame) -> DataFrame:
-    """The standing tags of the winners' images that are not among the new ones."""
+    """Keys of the standing tags of the winners' images that are not among the new ones."""
     standing = tables.read(IMAGE_TAGS.name, version=tables.version(IMAGE_TAGS.name))
+    standing = standing.select(*IMAGE_TAGS.key)
     known = winners.where((F.col("tags_effect") != "keep") & F.col("known")).select("image_id")
     return standing.join(known, "image_id", "left_semi").join(
         new.select(*IMAGE_TAGS.key), list(IMAGE_TAGS.key), "left_anti"
