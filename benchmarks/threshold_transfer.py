@@ -42,7 +42,7 @@ from pipeline.evaluation.metrics import gap, recalls_at_precision
 from pipeline.evaluation.scored import ScoredImages, score_images
 from pipeline.evaluation.thresholds import calibrate_thresholds, with_calibrated
 from pipeline.models.bundle import Bundle, read_bundle
-from pipeline.models.engine import make_engine
+from pipeline.models.serving import make_engine
 from pipeline.models.tags import mark_tags
 from pipeline.training.data import read_labelled
 from pipeline.training.launch import run_training

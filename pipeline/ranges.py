@@ -11,6 +11,7 @@ from pipeline.config import (
     BackfillCatalogConfig,
     CalibrationConfig,
     CheckpointConfig,
+    CmaClipConfig,
     CostConfig,
     DecodeConfig,
     DistributionConfig,
@@ -121,6 +122,7 @@ RANGES: dict[type, dict[str, Range]] = {
         # At 1 no negative would cost anything.
         "margin": (0, 0.99),
     },
+    CmaClipConfig: {"layers": _COUNT, "heads": _COUNT},
     CheckpointConfig: {"every_s": _AMOUNT},
     DistributionConfig: {"processes": _COUNT},
     InferenceConfig: {"batch_size": _COUNT, "threads": _COUNT},

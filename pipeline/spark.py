@@ -49,7 +49,9 @@ LAPTOP_SETTINGS = {
     "spark.sql.codegen.hugeMethodLimit": "8000",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",
     "spark.sql.maxConcurrentOutputFileWriters": "4",
-    "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold": "32m",
+    "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold": "16m",
+    "spark.sql.adaptive.advisoryPartitionSizeInBytes": "16m",
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "32",
     "spark.sql.shuffle.partitions": "8",
     "spark.databricks.delta.snapshotPartitions": "4",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "128",
@@ -79,6 +81,7 @@ _DEFAULTS_AT_RUN_TIME = (
     "spark.sql.maxConcurrentOutputFileWriters",
     # Large sides whose parts fit in memory are hashed instead of sorted.
     "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold",
+    "spark.sql.adaptive.advisoryPartitionSizeInBytes",
 )
 
 

@@ -74,8 +74,8 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
         BundleError: The bundle here is not the driver's.
     """
     from pipeline.models.bundle import read_bundle  # noqa: PLC0415
-    from pipeline.models.engine import make_engine  # noqa: PLC0415
     from pipeline.models.locate import locate_bundle  # noqa: PLC0415
+    from pipeline.models.serving import make_engine  # noqa: PLC0415
 
     model, decode, cores = settings.model, settings.decode, task_cores()
     engine, _ = make_engine(
@@ -84,6 +84,7 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
         settings.fetch,
         replace(decode, threads=decode.threads or cores),
         device=device,
+        tag_without_image=model.tag_without_image,
     )
     return engine
 

@@ -4,6 +4,7 @@ The command line, the YAML files, ``--help`` and the errors for unknown keys are
 dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment.
 """
 
+from pipeline.config.cma_clip import CmaClipConfig, Modalities, ModalityAttention
 from pipeline.config.evaluation import (
     CalibrationConfig,
     EvaluateModelConfig,
@@ -60,6 +61,7 @@ __all__ = [
     "BackfillCatalogConfig",
     "CalibrationConfig",
     "CheckpointConfig",
+    "CmaClipConfig",
     "ColumnsConfig",
     "CostConfig",
     "DecodeConfig",
@@ -79,6 +81,8 @@ __all__ = [
     "LossKind",
     "MaintainTablesConfig",
     "ManifestConfig",
+    "Modalities",
+    "ModalityAttention",
     "ModelConfig",
     "OptimizerConfig",
     "PaceConfig",

@@ -25,9 +25,10 @@ from pipeline.evaluation.thresholds import (
     with_calibrated,
 )
 from pipeline.evaluation.thumbnails import make_thumbnails
-from pipeline.models.bundle import Bundle, read_bundle, validate_new, write_with_taxonomy
-from pipeline.models.engine import make_engine
+from pipeline.models.bundle import Bundle, read_bundle, write_with_taxonomy
+from pipeline.models.bundle_folder import validate_new
 from pipeline.models.locate import locate_bundle
+from pipeline.models.serving import make_engine
 from pipeline.redaction import redact
 from pipeline.registry.tracking import Tracker, tracked_run
 from pipeline.taxonomy import Taxonomy

@@ -28,7 +28,8 @@ from pipeline.images.fetch import Fetcher
 from pipeline.images.loader import ImageRequest
 from pipeline.images.reasons import Failure, Reason, describe_left_out
 from pipeline.models.bundle import Bundle
-from pipeline.models.engine import Outcome, make_engine
+from pipeline.models.engine import Outcome
+from pipeline.models.serving import make_engine
 from pipeline.models.tags import mark_tags
 
 _LOG = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 MLflow's "models from code": ``register_model`` copies this file beside the bundle, and
 ``mlflow.pyfunc.load_model`` runs it. The product itself never does: it reads the bundle.
 
-In: a DataFrame with ``content`` (the file's bytes), ``uri``, or both; bytes come first. A uri is
+In: a DataFrame with ``content`` (the file's bytes), ``uri``, or both; bytes come first; and
+``text``, for models that read texts too. A uri is
 read only where ``allowed_roots`` or ``allowed_hosts`` of the model's configuration name its place,
 because whoever can ask a server would else read what the server can.
 Out: a DataFrame with a row for each picture: ``tags`` (task, label, score; best first; as a run
@@ -23,7 +24,8 @@ from mlflow.pyfunc.model import PythonModel
 from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig
 from pipeline.images.loader import ImageRequest
 from pipeline.models.bundle import read_bundle
-from pipeline.models.engine import Outcome, make_engine
+from pipeline.models.engine import Outcome
+from pipeline.models.serving import make_engine
 from pipeline.models.tags import mark_tags
 from pipeline.taxonomy import Taxonomy
 
@@ -67,7 +69,7 @@ class TaggingModel(PythonModel):
 
         Args:
             context: Not read.
-            model_input: Columns ``content`` and ``uri``, or one of them.
+            model_input: Columns ``content`` and ``uri``, or one of them; ``text`` if there is one.
             params: None are known.
         """
         del context, params
@@ -80,11 +82,13 @@ def _requests(pictures: pd.DataFrame) -> Iterator[ImageRequest]:
     missing = [None] * len(pictures)
     contents = pictures.get("content", missing)
     uris = pictures.get("uri", missing)
-    for place, (content, uri) in enumerate(zip(contents, uris, strict=True)):
+    texts = pictures.get("text", missing)
+    for place, (content, uri, text) in enumerate(zip(contents, uris, texts, strict=True)):
         yield ImageRequest(
             key=str(place),
             uri=uri if isinstance(uri, str) and uri else None,
             content=bytes(content) if isinstance(content, bytes | bytearray) else None,
+            text=text if isinstance(text, str) else None,
         )
 
 

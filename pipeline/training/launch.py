@@ -24,7 +24,8 @@ from pipeline.config import ModelConfig, TrainModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
 from pipeline.images.reasons import Reason
-from pipeline.models.bundle import validate_new, write_bundle
+from pipeline.models.bundle import write_bundle
+from pipeline.models.bundle_folder import validate_new
 from pipeline.models.bundle_info import BundleInfo, model_version
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.mumic import MuMIC
