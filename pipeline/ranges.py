@@ -14,6 +14,7 @@ from pipeline.config import (
     CostConfig,
     DecodeConfig,
     DistributionConfig,
+    DisturbanceConfig,
     EraseImagesConfig,
     FetchConfig,
     FiguresConfig,
@@ -120,6 +121,13 @@ RANGES: dict[type, dict[str, Range]] = {
         "gamma_positive": _AMOUNT,
         # At 1 no negative would cost anything.
         "margin": (0, 0.99),
+    },
+    DisturbanceConfig: {
+        "text_dropout": _SHARE,
+        "text_swap": _SHARE,
+        "image_dropout": _SHARE,
+        "image_swap": _SHARE,
+        "image_noise": _SHARE,
     },
     CheckpointConfig: {"every_s": _AMOUNT},
     DistributionConfig: {"processes": _COUNT},

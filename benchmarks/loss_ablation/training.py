@@ -30,6 +30,7 @@ from pipeline.evaluation.resampling import draw_weights, rank_labels, rank_poole
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.towers import load_towers
 from pipeline.taxonomy import read_taxonomy
+from pipeline.training.course import make_mumic_course
 from pipeline.training.loop import train
 from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet
@@ -133,20 +134,24 @@ def _train(
     )
     variant = training.variant
     tokens, owners = tokenize_labels(towers.tokenizer, read_taxonomy(folder / "taxonomy.yaml"))
+    optimizer = variant.make_optimizer(
+        epochs=training.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=training.seed,
+    )
     trained = train(
-        make_mumic(towers.model, variant.loss),
-        tokens=tokens,
-        owners=owners,
+        make_mumic_course(
+            make_mumic(towers.model, variant.loss),
+            tokens=tokens,
+            owners=owners,
+            loss=variant.loss,
+            optimizer=optimizer,
+        ),
         training=sets["train"],
         validation=sets["validation"],
         preprocessing=towers.preprocessing,
-        optimizer=variant.make_optimizer(
-            epochs=training.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            seed=training.seed,
-        ),
-        loss=variant.loss,
+        optimizer=optimizer,
         device=device,
     )
     network = trained.network.to(device)
@@ -170,8 +175,8 @@ def _train(
         "best_epoch": trained.best + 1,
         "images_per_s": round(trained.images_per_s, 1),
         "ends_at": {
-            "tau": round(float(trained.mumic.tau.detach()), 4),
-            "bias": round(float(trained.mumic.bias.detach()), 3),
+            "tau": round(float(trained.network.mumic.tau.detach()), 4),
+            "bias": round(float(trained.network.mumic.bias.detach()), 3),
         },
     }
 

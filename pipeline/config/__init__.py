@@ -4,6 +4,8 @@ The command line, the YAML files, ``--help`` and the errors for unknown keys are
 dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment.
 """
 
+from pipeline.config.cma_clip import CmaClipConfig, Modalities, ModalityAttention
+from pipeline.config.cma_training import CmaTrainingConfig, DisturbanceConfig
 from pipeline.config.evaluation import (
     CalibrationConfig,
     EvaluateModelConfig,
@@ -59,11 +61,14 @@ __all__ = [
     "BackfillCatalogConfig",
     "CalibrationConfig",
     "CheckpointConfig",
+    "CmaClipConfig",
+    "CmaTrainingConfig",
     "ColumnsConfig",
     "CostConfig",
     "DecodeConfig",
     "Device",
     "DistributionConfig",
+    "DisturbanceConfig",
     "EraseImagesConfig",
     "EvaluateModelConfig",
     "FetchConfig",
@@ -78,6 +83,8 @@ __all__ = [
     "LossKind",
     "MaintainTablesConfig",
     "ManifestConfig",
+    "Modalities",
+    "ModalityAttention",
     "ModelConfig",
     "OptimizerConfig",
     "PaceConfig",

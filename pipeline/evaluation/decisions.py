@@ -76,13 +76,10 @@ def find_candidates(scores: npt.NDArray[np.floating], taxonomy: Taxonomy) -> Boo
         taxonomy: Gives the kinds of the tasks.
     """
     candidates = np.ones(scores.shape, bool)
-    start = 0
-    for task in taxonomy.tasks:
-        end = start + len(task.labels)
+    for task, columns in taxonomy.columns:
         if task.kind == "single_label":
-            best = scores[:, start:end].argmax(axis=1)
-            candidates[:, start:end] = np.arange(end - start) == best[:, None]
-        start = end
+            best = scores[:, columns].argmax(axis=1)
+            candidates[:, columns] = np.arange(len(task.labels)) == best[:, None]
     return candidates
 
 

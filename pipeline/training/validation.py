@@ -5,7 +5,8 @@ Shapes: L labels, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,14 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
-from pipeline.evaluation.metrics import RankingMetrics, make_ranking_metrics
+from pipeline.evaluation.metrics import (
+    RankingMetrics,
+    make_ranking_metrics,
+    measure_accuracy,
+)
 from pipeline.images.preprocess import Preprocessing
 from pipeline.models.mumic import MuMIC
+from pipeline.taxonomy import Task
 from pipeline.training.network import Network
 from pipeline.training.pixels import PixelSet, cut_centre
 from pipeline.training.processes import SINGLE, Processes
@@ -41,8 +47,8 @@ def score_images(
         device: Where to compute.
     """
     mumic.eval()
-    return _compute_logits(
-        lambda planes: mumic.logits(mumic.encode_images(planes), label_embeddings),
+    return _compute_scores(
+        lambda planes, _: mumic.logits(mumic.encode_images(planes), label_embeddings),
         images,
         preprocessing=preprocessing,
         batch_size=batch_size,
@@ -53,10 +59,11 @@ def score_images(
 def score_with_network(
     network: Network, images: PixelSet, *, preprocessing: Preprocessing, batch_size: int
 ) -> npt.NDArray[np.float64]:
-    """Logits of every image and label, [images, L]; the network is left in eval mode.
+    """Scores of every image and label, [images, L]; the network is left in eval mode.
 
     Args:
-        network: What is trained, on its device.
+        network: What is trained, on its device. MuMIC's scores are its logits, CMA-CLIP's the
+            logarithms of its probabilities.
         images: Cached at the model's input size.
         preprocessing: The model's.
         batch_size: Images per forward pass.
@@ -64,8 +71,14 @@ def score_with_network(
     network.eval()
     with torch.no_grad():
         label_embeddings = network.embed_labels()
-    return _compute_logits(
-        lambda planes: network(planes, label_embeddings),
+
+    def forward(planes: Tensor, indices: npt.NDArray[np.int64]) -> Tensor:
+        texts = images.texts if network.reads_text else None
+        companions = None if texts is None else network.take(texts.batch(indices))
+        return network.rank(network(planes, label_embeddings, companions))
+
+    return _compute_scores(
+        forward,
         images,
         preprocessing=preprocessing,
         batch_size=batch_size,
@@ -80,6 +93,7 @@ def validate_network(
     preprocessing: Preprocessing,
     batch_size: int,
     processes: Processes = SINGLE,
+    tasks: Sequence[tuple[Task, slice]] = (),
 ) -> RankingMetrics:
     """Ranking figures over the images of all processes: the same in each of them.
 
@@ -89,14 +103,15 @@ def validate_network(
         preprocessing: The model's.
         batch_size: Images per forward pass.
         processes: Who shares the images.
+        tasks: With their columns; of those with one label to an image the accuracy is told.
 
     Raises:
         ModelError: A score is not finite.
     """
-    logits = score_with_network(network, images, preprocessing=preprocessing, batch_size=batch_size)
+    own = score_with_network(network, images, preprocessing=preprocessing, batch_size=batch_size)
     scores, targets, known = (
         processes.gather(torch.from_numpy(rows)).numpy()
-        for rows in (logits, images.targets, images.known)
+        for rows in (own, images.targets, images.known)
     )
     if not np.isfinite(scores).all():
         raise ModelError(
@@ -105,7 +120,14 @@ def validate_network(
             got="scores that are not finite",
             todo="lower optimizer.learning_rate or raise optimizer.warmup",
         )
-    return make_ranking_metrics(scores, targets, known)
+    return replace(
+        make_ranking_metrics(scores, targets, known),
+        accuracy={
+            task.id: measure_accuracy(scores[:, at], targets[:, at], known[:, at])
+            for task, at in tasks
+            if task.kind == "single_label"
+        },
+    )
 
 
 def make_normaliser(
@@ -117,8 +139,8 @@ def make_normaliser(
     return lambda planes: ((planes - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _compute_logits(
-    forward: Callable[[Tensor], Tensor],
+def _compute_scores(
+    forward: Callable[[Tensor, npt.NDArray[np.int64]], Tensor],
     images: PixelSet,
     *,
     preprocessing: Preprocessing,
@@ -132,5 +154,5 @@ def _compute_logits(
         for start in range(0, len(images), batch_size):
             indices = np.arange(start, min(start + batch_size, len(images)))
             pixels = cut_centre(images.batch(indices)[0].to(device), size)
-            scores.append(forward(normalise(pixels)).double().cpu().numpy())
+            scores.append(forward(normalise(pixels), indices).double().cpu().numpy())
     return np.concatenate(scores)

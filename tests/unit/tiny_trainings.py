@@ -13,8 +13,9 @@ from tiny_models import TAXONOMY, make_towers
 
 from pipeline.config import LossConfig, OptimizerConfig
 from pipeline.models.labels import tokenize_labels
+from pipeline.training.course import make_mumic_course
 from pipeline.training.loop import TrainedModel, train
-from pipeline.training.network import Network
+from pipeline.training.mumic_network import MumicNetwork
 from pipeline.training.objective import make_mumic, make_objective
 from pipeline.training.pixels import PixelSet
 from pipeline.training.processes import SINGLE, Processes
@@ -64,28 +65,25 @@ def run(
     augmented: bool = True,
     device: torch.device = CPU,
     **options: Any,
-) -> TrainedModel:
+) -> TrainedModel[MumicNetwork]:
     loss = loss or LossConfig()
     towers = make_towers(folder, kind)
     mumic = make_mumic(towers.model, loss)
     tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
     return train(
-        mumic,
-        tokens=tokens,
-        owners=owners,
+        make_mumic_course(mumic, tokens=tokens, owners=owners, loss=loss, optimizer=optimizer),
         training=training,
         validation=validation,
         preprocessing=towers.preprocessing,
         optimizer=optimizer,
-        loss=loss,
         device=device,
         augmented=augmented,
         **options,
     )
 
 
-def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
-    return dict(trained.mumic.state_dict())
+def weights(trained: TrainedModel[MumicNetwork]) -> dict[str, torch.Tensor]:
+    return dict(trained.network.mumic.state_dict())
 
 
 def changed(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
@@ -106,7 +104,7 @@ def make_trainer(
     loss = loss or LossConfig()
     towers = make_towers(folder, kind)
     tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
-    network = Network(
+    network = MumicNetwork(
         make_mumic(towers.model, loss),
         tokens=tokens,
         owners=owners,
