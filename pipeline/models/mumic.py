@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.losses import tempered_logits
+from pipeline.models.tower_parameters import freeze_unused, image_parameters, text_parameters
 
 # CLIP clips its logit scale at 100, and so does everyone who trains from it.
 MAX_LOGIT_SCALE = 100.0
@@ -53,9 +54,7 @@ class MuMIC(nn.Module):
         if not tau > 0:
             raise ValueError(f"tau must be greater than 0, got {tau}")
         self.clip: Any = clip
-        for name, parameter in clip.named_parameters():
-            if _is_unused(name):
-                parameter.requires_grad_(False)
+        freeze_unused(clip)
         # log(1 / tau), as CLIP keeps its temperature: always positive, and steps are relative
         self._keep("logit_scale", torch.tensor(-math.log(tau)), learn=learn_tau)
         self._keep("logit_bias", torch.tensor(float(bias)), learn=learn_bias)
@@ -92,15 +91,11 @@ class MuMIC(nn.Module):
 
     def image_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the image tower."""
-        return ((n, p) for n, p in self.clip.named_parameters() if n.startswith("visual."))
+        return image_parameters(self.clip)
 
     def text_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of the text tower."""
-        return (
-            (n, p)
-            for n, p in self.clip.named_parameters()
-            if not n.startswith("visual.") and not _is_unused(n)
-        )
+        return text_parameters(self.clip)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Embed images.
@@ -145,7 +140,3 @@ class MuMIC(nn.Module):
 
 def _unit(features: Tensor) -> Tensor:
     return functional.normalize(features.float(), dim=-1)
-
-
-def _is_unused(name: str) -> bool:
-    return name in ("logit_scale", "logit_bias") or name.startswith("text_decoder.")
