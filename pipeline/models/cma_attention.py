@@ -89,9 +89,10 @@ class SequenceAttention(nn.Module):
             hidden: [B, S], bool: True where nobody may look. No row is hidden as a whole.
             places: Which of the S.
         """
-        for layer in self.layers[:-1]:
+        *earlier, last = self.layers
+        for layer in earlier:
             x = layer(x, hidden)
-        normed: Tensor = self.norm(self.layers[-1](x, hidden, places=places))
+        normed: Tensor = self.norm(last(x, hidden, places=places))
         return normed
 
     def weigh(self, x: Tensor, hidden: Tensor) -> Tensor:

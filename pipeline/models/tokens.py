@@ -154,10 +154,10 @@ def _text_tower(clip: Any) -> Any:
     return getattr(clip, "text", clip)
 
 
-def _pooling(tower: Any) -> tuple[str, int | None]:
-    """How the text is pooled, and the end token's id where that matters."""
+def _pooling(tower: Any) -> tuple[str, int]:
+    """How the text is pooled, and the end token's id, which matters for one way of it."""
     pool: str = getattr(tower, "text_pool_type", None) or tower.pool_type
-    eos_id: int | None = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+    eos_id: int = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
     return pool, eos_id
 
 
@@ -169,7 +169,9 @@ def _ends_at_end_token(tower: Any) -> bool:
 def _end_places(tower: Any, tokens: Tensor) -> Tensor:
     """Where each text's end token is, [B] int64, as open_clip finds it."""
     pool, eos_id = _pooling(tower)
-    return (tokens if pool == "argmax" else (tokens == eos_id).int()).argmax(dim=-1)
+    if pool == "argmax":
+        return tokens.argmax(dim=-1)
+    return torch.eq(tokens, eos_id).int().argmax(dim=-1)
 
 
 def _before_padding(tokens: Tensor) -> Tensor:
