@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trials.kept import write_json
 
-from loss_ablation.settings import Settings, write_json
+from loss_ablation.settings import Settings
 from pipeline.config import DecodeConfig, FetchConfig, LabelledManifestConfig, TowersConfig
 from pipeline.errors import ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies

@@ -6,11 +6,6 @@ training with two threads.
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from trials.intervals import CONFIDENCE
 
 from loss_ablation.data import load_data
 from loss_ablation.grid import SOFTMAX, Variant
@@ -36,7 +32,6 @@ from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet
 from pipeline.training.validation import score_with_network
 
-CONFIDENCE = 0.95
 FIGURES = ("gap", "gap_at_10", "macro_map")
 _K = 10
 _SCORING_BATCH = 128
@@ -68,24 +63,6 @@ class Training:
     def cost(self) -> float:
         """Passes, weighed by what they take; ours, rounded from a profile."""
         return self.epochs * (0.4 if self.variant.parts == "neither" else 1.0)
-
-
-def prepare_process(device: str) -> None:
-    """Called once in each process of the pool."""
-    # Control-C reaches all of them: one line of the ablation is enough.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    logging.getLogger("pipeline").setLevel(logging.ERROR)  # random weights are no news here
-    if device == "cpu":
-        torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: Any) -> None:
-    """A killed ablation leaves nobody behind who trains on."""
-    parent.join()
-    os._exit(1)
 
 
 def run_training(

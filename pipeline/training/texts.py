@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.models.labels import Tokenizer
+from pipeline.models.texts import tokenize_texts
 
 # Texts that are tokenized at once.
 _TEXTS_PER_PASS = 4096
@@ -55,7 +56,7 @@ class TextSet:
 
     Attributes:
         tokens: [N, T] int32.
-        present: [N] bool: there is a text, and it is not blank.
+        present: [N] bool: there is anything to read.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -78,17 +79,17 @@ class TextSet:
 
 
 def make_text_set(texts: Sequence[str | None], tokenizer: Tokenizer) -> TextSet:
-    """Tokenize texts; too long ones are cut by the tokenizer, blank ones are none.
+    """Tokenize texts; too long ones are cut by the tokenizer.
 
     Args:
         texts: N of them.
-        tokenizer: The text tower's: texts to [N, T] int64.
+        tokenizer: The text tower's.
     """
-    told = ["" if text is None else text for text in texts]
     parts = [
-        np.asarray(tokenizer(told[start : start + _TEXTS_PER_PASS]), np.int32)
-        for start in range(0, max(1, len(told)), _TEXTS_PER_PASS)
-        if told
+        tokenize_texts(tokenizer, texts[start : start + _TEXTS_PER_PASS])
+        for start in range(0, max(1, len(texts)), _TEXTS_PER_PASS)
     ]
-    tokens = np.concatenate(parts) if parts else np.asarray(tokenizer([""]), np.int32)[:0]
-    return TextSet(tokens=tokens, present=np.array([bool(one.strip()) for one in told], bool))
+    return TextSet(
+        tokens=np.concatenate([part.tokens.numpy() for part in parts]).astype(np.int32),
+        present=np.concatenate([part.has_text.numpy() for part in parts]).astype(bool),
+    )
