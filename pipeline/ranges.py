@@ -27,6 +27,7 @@ from pipeline.config import (
     LossConfig,
     MaintainTablesConfig,
     ModelConfig,
+    NoiseConfig,
     OptimizerConfig,
     PaceConfig,
     PublishRunConfig,
@@ -97,7 +98,9 @@ RANGES: dict[type, dict[str, Range]] = {
         "label_errors": _AMOUNT,
         "pairs": _AMOUNT,
         "thumbnail_pixels": (16, 1024),
+        "explanations": _AMOUNT,
     },
+    NoiseConfig: {"images": (2, math.inf), "seed": _AMOUNT},
     LabelledManifestConfig: {"validation_share": _SHARE, "test_share": _SHARE},
     OptimizerConfig: {
         "epochs": _COUNT,

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from trials.images import load_sets
 from trials.intervals import CONFIDENCE
 
-from loss_ablation.data import load_data
 from loss_ablation.grid import SOFTMAX, Variant
 from loss_ablation.settings import Settings
 from pipeline.config import TowersConfig
@@ -104,7 +104,7 @@ def run_training(
 def _train(
     training: Training, settings: Settings, folder: Path, device: torch.device
 ) -> dict[str, Any]:
-    sets = load_data(folder)
+    sets = load_sets(folder)
     torch.manual_seed(training.seed)
     towers = load_towers(
         TowersConfig(architecture=settings.architecture, pretrained=settings.pretrained)

@@ -11,6 +11,7 @@ from pipeline.config.evaluation import (
     EvaluateModelConfig,
     FiguresConfig,
     LabelErrorsConfig,
+    NoiseConfig,
     ReportConfig,
 )
 from pipeline.config.registry import (
@@ -86,6 +87,7 @@ __all__ = [
     "Modalities",
     "ModalityAttention",
     "ModelConfig",
+    "NoiseConfig",
     "OptimizerConfig",
     "PaceConfig",
     "Precision",

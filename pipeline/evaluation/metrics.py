@@ -120,13 +120,26 @@ def measure_accuracy(
     Raises:
         ValueError: Shapes differ, or a value is not what is said above.
     """
+    right, counts = mark_right(scores, targets, known)
+    return float(right[counts].mean()) if counts.any() else math.nan
+
+
+def mark_right(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> tuple[Bools, Bools]:
+    """Of which images the best label is right, and which images count, [N] each.
+
+    Args:
+        scores: [N, L] of the task, finite. Of equal ones the first is best.
+        targets: [N, L] of 0 and 1. Images without a known positive do not count.
+        known: [N, L] bool. None: every pair is known.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
     values, positive, counted = _checked(scores, targets, known)
     hits = positive & counted
-    counts = hits.any(axis=1)
-    if not counts.any():
-        return math.nan
-    best = values.argmax(axis=1)
-    return float(hits[np.arange(len(hits)), best][counts].mean())
+    return hits[np.arange(len(hits)), values.argmax(axis=1)], hits.any(axis=1)
 
 
 def gap(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,6 @@ class CmaNetwork(Network):
         precision: Arithmetic of towers and sequence-wise attention.
     """
 
-    reads_text: ClassVar[bool] = True
-
     def __init__(
         self,
         model: CmaClip,
@@ -48,6 +46,7 @@ class CmaNetwork(Network):
             precision=precision,
         )
         self.model, self.tasks = model, taxonomy.columns
+        self.reads_text = model.reads_text
         self.freeze_towers()
 
     @property
@@ -78,22 +77,27 @@ class CmaNetwork(Network):
         Args:
             planes: [B, 3, H, W], float32, normalised.
             label_embeddings: There are none.
-            companions: Of the same images, from :meth:`take`.
+            companions: Of the same images, from :meth:`take`; of none where no text is read.
 
         Raises:
-            ValueError: There are no companions.
+            ValueError: Texts are read and there are no companions.
         """
         del label_embeddings
-        if companions is None:
-            raise ValueError("CMA-CLIP reads texts, and none were given")
-        both = self.model.reads_text and self.model.reads_image
+        if companions is None and self.reads_text:
+            raise ValueError("texts are read, and none were given")
+        shown = planes if self.model.reads_image else None
         with self._autocast():
-            output = self.model(
-                planes if self.model.reads_image else None,
-                companions.tokens if self.model.reads_text else None,
-                has_image=companions.has_image if both else None,
-                has_text=companions.has_text if both else None,
-            )
+            if companions is None or not self.reads_text:
+                output = self.model(shown, None)
+            elif shown is None:
+                output = self.model(None, companions.tokens)
+            else:
+                output = self.model(
+                    shown,
+                    companions.tokens,
+                    has_image=companions.has_image,
+                    has_text=companions.has_text,
+                )
         return torch.cat(output.logits, dim=1)
 
     def rank(self, logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: N texts, T tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,9 @@ from pipeline.config import (
     OptimizerConfig,
     TrainModelConfig,
 )
+from pipeline.errors import ConfigurationError
+from pipeline.models.bundle import Bundle, write_bundle
+from pipeline.models.cma_bundle import write_cma_clip
 from pipeline.models.cma_clip import CmaClip
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.linear_head import LinearHead
@@ -101,6 +105,50 @@ def make_course(config: TrainModelConfig, towers: Towers, taxonomy: Taxonomy) ->
     )
 
 
+def write_trained(
+    network: Network,
+    folder: str,
+    *,
+    towers: Towers,
+    taxonomy: Taxonomy,
+    licence: str,
+    training: dict[str, Any],
+) -> Bundle:
+    """Write the bundle of a network that was trained.
+
+    Args:
+        network: In eval mode, on the CPU.
+        folder: A local folder that does not exist yet.
+        towers: What it started from.
+        taxonomy: Tasks and labels.
+        licence: Of the weights.
+        training: What the bundle remembers of the training, plain JSON data.
+
+    Raises:
+        BundleError: ``folder`` exists or cannot be written.
+        ModelError: A weight is not finite.
+    """
+    if isinstance(network, CmaNetwork):
+        return write_cma_clip(
+            folder,
+            model=network.model,
+            towers=towers,
+            taxonomy=taxonomy,
+            licence=licence,
+            training=training,
+        )
+    if not isinstance(network, MumicNetwork):
+        raise TypeError(f"no bundle holds a {type(network).__name__}")
+    return write_bundle(
+        folder,
+        mumic=network.mumic,
+        towers=towers,
+        taxonomy=taxonomy,
+        licence=licence,
+        training=training,
+    )
+
+
 def make_mumic_course(
     mumic: MuMIC,
     *,
@@ -159,7 +207,11 @@ def make_cma_course(
         taxonomy: Its tasks.
         training: Weights of tasks, and how often modalities are taken away or spoilt.
         optimizer: Which towers are trained, in which precision.
+
+    Raises:
+        ConfigurationError: A weight is below 0, or of no task.
     """
+    _validate_weights(training.task_weights, taxonomy)
     reads_both = model.reads_text and model.reads_image
     return Course(
         network=CmaNetwork(
@@ -179,6 +231,24 @@ def make_cma_course(
         # What a model reads alone it has to trust.
         disturbance=training.disturbance if reads_both else None,
     )
+
+
+def _validate_weights(weights: Mapping[str, float], taxonomy: Taxonomy) -> None:
+    tasks = [task.id for task in taxonomy.tasks]
+    if strange := sorted(set(weights) - set(tasks)):
+        raise ConfigurationError(
+            "weights of tasks that the taxonomy does not have",
+            where="cma_training.task_weights",
+            expected=tasks,
+            got=strange,
+        )
+    if wrong := {task: weight for task, weight in weights.items() if not 0 <= weight < math.inf}:
+        raise ConfigurationError(
+            "a setting is out of range",
+            where="cma_training.task_weights",
+            expected="at least 0",
+            got=wrong,
+        )
 
 
 def _make_head(mumic: MuMIC, tokens: Tensor, owners: Tensor, loss: LossConfig) -> LinearHead | None:

@@ -25,13 +25,12 @@ from pipeline.config import ModelConfig, TrainModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
 from pipeline.images.reasons import Reason
-from pipeline.models.bundle import write_bundle
 from pipeline.models.bundle_info import BundleInfo, model_version
 from pipeline.models.towers import Towers, load_towers
 from pipeline.ranges import validate_ranges
 from pipeline.taxonomy import Taxonomy, read_taxonomy
 from pipeline.training.checkpoint import remove_checkpoint
-from pipeline.training.course import Course, make_course
+from pipeline.training.course import Course, make_course, write_trained
 from pipeline.training.data import LabelledImages, read_labelled
 from pipeline.training.loop import TrainedModel, train
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
@@ -75,7 +74,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
         taxonomy = read_taxonomy(config.taxonomy)
         towers, course = _make_course(config, taxonomy)
         with tempfile.TemporaryDirectory(prefix="mumic-train-") as folder:
-            images = _read_images(config, taxonomy)
+            images = _read_images(config, taxonomy, reads_text=course.network.reads_text)
             record_data(tracker, images, taxonomy, source=config.manifest.path)
             training, validation, left_out = _decode(
                 config,
@@ -143,7 +142,7 @@ def validate_training(config: TrainModelConfig) -> None:
             where=config.bundle,
             todo="choose a folder that is not there",
         )
-    if config.loss.kind == "linear_head":
+    if config.kind == "mumic" and config.loss.kind == "linear_head":
         raise ConfigurationError(
             "a bundle cannot hold a linear head: it knows its own labels only, and no texts",
             where="loss.kind",
@@ -165,13 +164,22 @@ def _shows_progress(config: TrainModelConfig) -> bool:
     return config.log.progress and config.log.format == "text"
 
 
-def _read_images(config: TrainModelConfig, taxonomy: Taxonomy) -> LabelledImages:
+def _read_images(
+    config: TrainModelConfig, taxonomy: Taxonomy, *, reads_text: bool
+) -> LabelledImages:
     images = read_labelled(config.manifest, taxonomy)
     if not len(images.indices("train")):
         raise ManifestError(
             "the labelled manifest has no training image",
             where=config.manifest.path,
             expected=f"rows with {config.manifest.split} = train, or groups",
+        )
+    if reads_text and not any(images.texts):
+        raise ManifestError(
+            "the labelled manifest has no text to learn from",
+            where=config.manifest.path,
+            expected="a column with titles",
+            todo="name it with manifest.text, or set cma_clip.modalities to image",
         )
     return images
 
@@ -223,9 +231,9 @@ def _write(
     labels: list[str],
 ) -> BundleInfo:
     """Write the bundle; what the training could have gone on from is no longer needed then."""
-    bundle = write_bundle(
+    bundle = write_trained(
+        trained.network,
         config.bundle,
-        mumic=trained.network.mumic,
         towers=towers,
         taxonomy=taxonomy,
         licence=config.towers.licence,
@@ -243,8 +251,7 @@ def _describe(info: BundleInfo) -> dict[str, Any]:
             info, precision=profile.precision, scaled_decoding=profile.scaled_decoding
         ),
         "taxonomy_version": info.taxonomy.version,
-        "tau": info.tau,
-        "bias": info.logit_bias,
+        **({"tau": info.tau, "bias": info.logit_bias} if info.scores_from_embedding else {}),
     }
 
 
@@ -296,7 +303,11 @@ def _make_memory(
     return {
         "towers": asdict(config.towers),
         "optimizer": asdict(config.optimizer),
-        "loss": asdict(config.loss),
+        **(
+            {"loss": asdict(config.loss)}
+            if config.kind == "mumic"
+            else {"cma_training": asdict(config.cma_training)}
+        ),
         "augment": config.augment,
         "losses": [epoch.loss for epoch in trained.epochs],
         "best_epoch": trained.best + 1,

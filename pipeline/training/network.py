@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class Network(nn.Module):
         trained: Whether the towers, ``image`` and ``text``, are.
     """
 
-    reads_text: ClassVar[bool] = False
+    reads_text: bool = False
     trained: Mapping[str, bool]
 
     def __init__(self, *, image_tower: bool, text_tower: bool, precision: Precision) -> None:
