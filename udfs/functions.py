@@ -3,10 +3,11 @@
 =====================================  ==========================================================
 ``tag_image(uri)``                     array<struct<task, label, score>>, scores from the labels'
                                        thresholds up, best first; null where the image cannot be had
+                                       (of CMA-CLIP, what it says of the image without a text)
 ``embed_image(uri)``                   array<float>, length 1; null where the image cannot be had
 ``embed_text(text)``                   array<float>, length 1
 ``zero_shot_score(embedding, text)``   float, 0 to 1: the tempered sigmoid of a stored embedding
-                                       against any text
+                                       against any text; MuMIC's alone
 ``cosine_similarity(a, b)``            float, -1 to 1; needs no model
 =====================================  ==========================================================
 
@@ -30,7 +31,6 @@ from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, Str
 from pipeline.config import DecodeConfig, FetchConfig, ModelConfig
 from pipeline.errors import ModelError
 from pipeline.images.loader import ImageRequest
-from pipeline.models.scoring import score
 from pipeline.tables.schemas import EMBEDDING
 from udfs.settings import TaggerSettings, read_settings
 from udfs.tag_image import make_tags, run_batches
@@ -177,7 +177,7 @@ def score_pairs(
         texts: As many.
 
     Raises:
-        ModelError: Embeddings are not of this model's size.
+        ModelError: Embeddings are not of this model's size, or it has no zero-shot scores.
     """
     predictor = engine.predictor
     rows_of: dict[str, list[int]] = {}
@@ -197,7 +197,7 @@ def score_pairs(
                 got=wrong,
                 todo="use the model that made the embedding: see its model_version",
             )
-        found = score(np.stack(stored), vector[None], predictor.tau, predictor.bias)[:, 0]
+        found = predictor.score_zero_shot(np.stack(stored), vector[None])[:, 0]
         for row, value in zip(rows, found.tolist(), strict=True):
             scores[row] = value
     return scores

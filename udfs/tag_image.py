@@ -130,7 +130,10 @@ def make_frame(
         "content_sha256": [outcome.content_sha256 for outcome in outcomes],
         "width": [outcome.width for outcome in outcomes],
         "height": [outcome.height for outcome in outcomes],
-        "tags": [make_tags(outcome.scores, labels, least=floor) for outcome in outcomes],
+        "tags": [
+            make_tags(outcome.scores, labels, least=floor, source=outcome.source or "image")
+            for outcome in outcomes
+        ],
         "modality_weights": [outcome.modality_weights for outcome in outcomes],
         "text_cut": [outcome.text_cut for outcome in outcomes],
         "embedding": [
@@ -143,7 +146,11 @@ def make_frame(
 
 
 def make_tags(
-    scores: FloatArray | None, labels: Sequence[tuple[Task, Label]], *, least: Any
+    scores: FloatArray | None,
+    labels: Sequence[tuple[Task, Label]],
+    *,
+    least: Any,
+    source: str = "image",
 ) -> list[dict[str, Any]] | None:
     """The tags of one image, best first; equal scores in the taxonomy's order.
 
@@ -151,6 +158,7 @@ def make_tags(
         scores: Of one image, [L] float32; None: it has none.
         labels: Names of the scores, L of them: ``Taxonomy.labels``.
         least: Lowest score that is kept: one number, or one of each label, [L] float32.
+        source: What the scores were made from: image, text or both.
 
     Returns:
         None for an image without scores.
@@ -161,7 +169,7 @@ def make_tags(
     best_first = kept[np.argsort(-scores[kept], kind="stable")]
     names = [labels[index] for index in best_first.tolist()]
     return [
-        {"task": task.id, "label": label.id, "score": score, "source": "image"}
+        {"task": task.id, "label": label.id, "score": score, "source": source}
         for (task, label), score in zip(names, scores[best_first].tolist(), strict=True)
     ]
 

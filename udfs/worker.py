@@ -77,10 +77,10 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
     from pipeline.models.bundle import read_bundle  # noqa: PLC0415
     from pipeline.models.engine import Engine  # noqa: PLC0415
     from pipeline.models.locate import locate_bundle  # noqa: PLC0415
-    from pipeline.models.predictor import Predictor  # noqa: PLC0415
+    from pipeline.models.serving import load_predictor  # noqa: PLC0415
 
     model, cores = settings.model, task_cores()
-    predictor = Predictor.from_bundle(
+    predictor = load_predictor(
         read_bundle(locate_bundle(model.uri, model.cache_dir)),
         device=device,
         precision=model.precision,
@@ -93,7 +93,7 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
         predictor.preprocessing,
         model.scaled_decoding,
     )
-    return Engine(predictor, loader, model.batch_size)
+    return Engine(predictor, loader, model.batch_size, tag_without_image=model.tag_without_image)
 
 
 def get_engine(

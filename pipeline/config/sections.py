@@ -81,7 +81,9 @@ class ManifestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The model and how it runs. All but device, batch size and threads is part of model_version.
+    """The model and how it runs.
+
+    Bundle, precision and scaled decoding make the model_version.
 
     Attributes:
         uri: The bundle: a folder every executor can read, or any URI pyarrow can read (it is then
@@ -94,6 +96,8 @@ class ModelConfig:
         batch_size: Images per forward pass.
         threads: Torch threads of one worker on a CPU. Default: the task's cores.
         cache_dir: Where remote bundles are kept. Default: a folder in the system's temp folder.
+        tag_without_image: Where an image cannot be read, tag it by its text, if the model reads
+            texts and the row has one. Its tags have the source ``text``; it keeps its failure.
     """
 
     uri: str
@@ -103,6 +107,7 @@ class ModelConfig:
     batch_size: int = 32
     threads: int | None = None
     cache_dir: str | None = None
+    tag_without_image: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from pipeline.models.bundle import Bundle, read_bundle, write_with_taxonomy
 from pipeline.models.device import choose_device
 from pipeline.models.engine import Engine
 from pipeline.models.locate import locate_bundle
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.redaction import redact
 from pipeline.registry.tracking import Tracker, tracked_run
 from pipeline.taxonomy import Taxonomy
@@ -231,7 +231,7 @@ def _no_images(config: EvaluateModelConfig, split: Split) -> ManifestError:
 
 def _make_engine(config: EvaluateModelConfig, bundle: Bundle) -> tuple[Engine, ImageLoader]:
     model = config.model
-    predictor = Predictor.from_bundle(
+    predictor = load_predictor(
         bundle,
         device=choose_device(model.device, ()),
         precision=model.precision,

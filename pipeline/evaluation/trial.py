@@ -29,7 +29,7 @@ from pipeline.images.reasons import Failure, Reason
 from pipeline.models.bundle import Bundle
 from pipeline.models.device import choose_device
 from pipeline.models.engine import Engine, Outcome
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.models.tags import mark_tags
 
 _LOG = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def run_trial(
 def _make_engine(
     bundle: Bundle, inference: InferenceConfig, fetch: FetchConfig, decode: DecodeConfig
 ) -> Engine:
-    predictor = Predictor.from_bundle(
+    predictor = load_predictor(
         bundle,
         device=choose_device(inference.device, ()),
         precision=inference.precision,

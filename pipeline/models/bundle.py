@@ -6,13 +6,7 @@ Shapes: L labels, D embedding.
 from __future__ import annotations
 
 import copy
-import importlib.metadata
-import json
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +17,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import nn
 
-import pipeline
 from pipeline.errors import BundleError, ModelError, PipelineError
 from pipeline.images.preprocess import Preprocessing
+from pipeline.models.bundle_folder import (
+    as_json,
+    describe_towers,
+    new_folder,
+    write_info,
+    write_towers,
+)
 from pipeline.models.bundle_info import (
-    FORMAT,
     INFO_NAME,
     LABEL_EMBEDDINGS_NAME,
     TAXONOMY_NAME,
@@ -37,16 +37,14 @@ from pipeline.models.bundle_info import (
     TOKENIZER_FOLDER,
     WEIGHTS_NAME,
     BundleInfo,
-    describe_file,
+    describe_cma_clip,
     read_bundle_info,
-    serialise_info,
 )
 from pipeline.models.labels import Tokenizer, embed_labels
 from pipeline.models.mumic import MuMIC
-from pipeline.models.towers import Towers, build_clip, make_tokenizer, uses_hugging_face_text
+from pipeline.models.towers import Towers, build_clip, make_tokenizer
 from pipeline.taxonomy import Taxonomy, write_taxonomy
 
-_LIBRARIES = ("torch", "open_clip_torch", "timm", "transformers", "safetensors", "pillow", "numpy")
 _EMBEDDINGS_KEY = "label_embeddings"
 
 
@@ -56,7 +54,8 @@ class Bundle:
 
     Attributes:
         info: All but the tensors.
-        label_embeddings: g, [L, D], float32, rows of length 1, in the taxonomy's order.
+        label_embeddings: Of MuMIC: g, [L, D], float32, rows of length 1, in the taxonomy's order.
+            Other kinds have none: [0, D].
     """
 
     info: BundleInfo
@@ -82,8 +81,8 @@ class Bundle:
         """From an image to the model's input."""
         return self.info.preprocessing
 
-    def load_model(self, device: torch.device | str = "cpu") -> MuMIC:
-        """The model in float32 and eval mode on ``device``.
+    def load_clip(self) -> nn.Module:
+        """The two towers, float32, in eval mode, on the CPU.
 
         Raises:
             BundleError: If the weights do not fit the architecture.
@@ -99,7 +98,17 @@ class Bundle:
             raise BundleError(
                 "the weights do not fit the architecture", where=self.path, got=error
             ) from error
-        mumic = MuMIC(clip, tau=self.info.tau, bias=self.info.logit_bias)
+        return clip
+
+    def load_model(self, device: torch.device | str = "cpu") -> MuMIC:
+        """MuMIC in float32 and eval mode on ``device``.
+
+        Raises:
+            BundleError: If it is another kind of model, or the weights do not fit.
+        """
+        if self.kind != "mumic":
+            raise BundleError("not a MuMIC bundle", where=self.path, got=self.kind)
+        mumic = MuMIC(self.load_clip(), tau=self.info.tau, bias=self.info.logit_bias)
         return mumic.eval().to(device)
 
     def load_tokenizer(self) -> Tokenizer:
@@ -123,7 +132,7 @@ class Bundle:
             BundleError: If they cannot be loaded.
         """
         return Towers(
-            model=self.load_model().clip,
+            model=self.load_clip(),
             tokenizer=self.load_tokenizer(),
             preprocessing=self.preprocessing,
             architecture=self.info.architecture,
@@ -137,6 +146,8 @@ def read_bundle(folder: str | Path) -> Bundle:
         BundleError: If anything is missing, changed, unsafe, of a newer format, or does not fit.
     """
     info = read_bundle_info(folder)
+    if not info.scores_from_embedding:
+        return Bundle(info=info, label_embeddings=np.empty((0, info.embedding_size), np.float32))
     path = info.path / LABEL_EMBEDDINGS_NAME
     try:
         embeddings = load_arrays(path)[_EMBEDDINGS_KEY]
@@ -162,7 +173,7 @@ def write_bundle(
     licence: str,
     training: dict[str, Any] | None = None,
 ) -> Bundle:
-    """Write a bundle: all of it or nothing.
+    """Write a MuMIC bundle: all of it or nothing.
 
     Args:
         folder: A local folder that does not exist yet.
@@ -192,135 +203,94 @@ def write_bundle(
             where=folder,
             todo="nothing was written; train again with a lower learning rate",
         )
-    with _new_folder(Path(folder)) as temp:
-        # cloned: safetensors refuses tensors that share memory
-        state = mumic.clip.state_dict()
-        save_file({n: t.cpu().contiguous().clone() for n, t in state.items()}, temp / WEIGHTS_NAME)
+    with new_folder(Path(folder)) as temp:
+        write_towers(temp, mumic.clip, towers)
         _write_labels(temp, taxonomy, embeddings)
-        if hasattr(towers.tokenizer, "save_pretrained"):
-            towers.tokenizer.save_pretrained(str(temp / TOKENIZER_FOLDER))
-        if uses_hugging_face_text(mumic.clip):
-            mumic.clip.text.config.save_pretrained(str(temp / TEXT_TOWER_FOLDER))
-        _write_info(
+        write_info(
             temp,
             {
                 "kind": "mumic",
-                "architecture": towers.architecture,
-                "preprocessing": towers.preprocessing.to_dict(),
-                "tokenizer": _describe_tokenizer(towers),
+                **describe_towers(towers),
                 "logit_scale": 1.0 / float(mumic.tau.detach()),
                 "logit_bias": float(mumic.bias.detach()),
                 "embedding_size": int(embeddings.shape[1]),
                 "licence": licence,
-                "training": _as_json(training),
+                "training": as_json(training),
             },
         )
     return read_bundle(folder)
 
 
 def write_with_taxonomy(folder: str | Path, *, bundle: Bundle, taxonomy: Taxonomy) -> Bundle:
-    """Write the same model with another taxonomy: zero-shot for labels it never saw.
+    """Write the same model with another taxonomy: of MuMIC, zero-shot for labels it never saw.
 
-    The new bundle has the same model_version, so stored embeddings can be scored again.
+    The new bundle has the same model_version: MuMIC's stored embeddings can be scored again. The
+    heads of CMA-CLIP know their own labels: thresholds, names and texts may differ, nothing else.
 
     Args:
         folder: A local folder that does not exist yet.
         bundle: Whose model, licence and training are kept.
-        taxonomy: The new taxonomy in force; its texts are embedded by the bundle's text tower.
+        taxonomy: The new taxonomy in force; MuMIC's text tower embeds its texts.
 
     Returns:
         The new bundle, read back and verified.
 
     Raises:
-        BundleError: If ``folder`` exists or cannot be written, or the model cannot be loaded.
+        BundleError: If ``folder`` exists or cannot be written, the model cannot be loaded, or its
+            heads have other labels.
     """
     info = bundle.info
-    embeddings = embed_labels(bundle.load_model(), bundle.load_tokenizer(), taxonomy).numpy()
-    with _new_folder(Path(folder)) as temp:
+    fields = {
+        "kind": info.kind,
+        "architecture": info.architecture,
+        "preprocessing": info.preprocessing.to_dict(),
+        "tokenizer": info.tokenizer,
+        "logit_scale": info.logit_scale,
+        "logit_bias": info.logit_bias,
+        "embedding_size": info.embedding_size,
+        "licence": info.licence,
+        "training": info.training,
+    }
+    embeddings = None
+    if info.cma_clip is None:
+        embeddings = embed_labels(bundle.load_model(), bundle.load_tokenizer(), taxonomy).numpy()
+    else:
+        fields["cma_clip"] = describe_cma_clip(info.cma_clip, taxonomy)
+        _validate_heads(bundle, taxonomy)
+    with new_folder(Path(folder)) as temp:
         for name in set(info.files) - {TAXONOMY_NAME, LABEL_EMBEDDINGS_NAME}:
             (temp / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(bundle.path / name, temp / name)
         _write_labels(temp, taxonomy, embeddings)
-        _write_info(
-            temp,
-            {
-                "kind": info.kind,
-                "architecture": info.architecture,
-                "preprocessing": info.preprocessing.to_dict(),
-                "tokenizer": info.tokenizer,
-                "logit_scale": info.logit_scale,
-                "logit_bias": info.logit_bias,
-                "embedding_size": info.embedding_size,
-                "licence": info.licence,
-                "training": info.training,
-            },
-        )
+        write_info(temp, fields)
     return read_bundle(folder)
 
 
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that becomes it at the end, or vanishes."""
-    if os.path.lexists(folder):
-        raise BundleError(
-            "a bundle is never overwritten", where=folder, todo="choose a folder that is not there"
-        )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temp = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise BundleError("the bundle cannot be written", where=folder, got=error) from error
-    try:
-        yield temp
-        # mkdtemp and safetensors keep everything to their owner; executors run as somebody else
-        for path in (temp, *temp.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        temp.rename(folder)
-    except OSError as error:
-        raise BundleError("the bundle cannot be written", where=folder, got=error) from error
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
+def _validate_heads(bundle: Bundle, taxonomy: Taxonomy) -> None:
+    """Refuse a taxonomy that asks for what the heads of CMA-CLIP do not answer."""
 
+    def outputs(one: Taxonomy) -> list[tuple[str, str, str]]:
+        return [(task.id, task.kind, label.id) for task, label in one.labels]
 
-def _write_labels(folder: Path, taxonomy: Taxonomy, embeddings: npt.NDArray[np.float32]) -> None:
-    write_taxonomy(taxonomy, folder / TAXONOMY_NAME)
-    array = np.ascontiguousarray(embeddings, dtype=np.float32)
-    save_arrays({_EMBEDDINGS_KEY: array}, folder / LABEL_EMBEDDINGS_NAME)
-
-
-def _write_info(folder: Path, fields: dict[str, Any]) -> None:
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    content = serialise_info(
-        {
-            **fields,
-            "format": FORMAT,
-            "product_version": pipeline.__version__,
-            "libraries": _library_versions(),
-            "files": {name: describe_file(folder / name) for name in names},
-        }
+    ours, theirs = outputs(bundle.taxonomy), outputs(taxonomy)
+    if ours == theirs:
+        return
+    odd = sorted({"/".join(one) for one in set(ours) ^ set(theirs)}) or [
+        "the same in another order"
+    ]
+    raise BundleError(
+        "this model answers the labels it was trained for, and no others",
+        where=bundle.path,
+        expected=f"its {len(ours)} labels in their order; thresholds, names and texts may differ",
+        got=f"{len(theirs)} labels, {', '.join(odd[:3])}",
+        todo="train a model with the new taxonomy",
     )
-    (folder / INFO_NAME).write_bytes(content)
 
 
-def _as_json(data: object) -> Any:
-    """Plain JSON data; hours of training are not lost for a NaN among its metrics."""
-    return json.loads(json.dumps(data, default=str), parse_constant=lambda _: None)
-
-
-def _describe_tokenizer(towers: Towers) -> dict[str, Any]:
-    text = towers.architecture["text_cfg"]
-    keys = ("context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")
-    return {
-        "kind": type(towers.tokenizer).__name__,
-        **{key: text[key] for key in keys if text.get(key) is not None},
-    }
-
-
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+def _write_labels(
+    folder: Path, taxonomy: Taxonomy, embeddings: npt.NDArray[np.float32] | None
+) -> None:
+    write_taxonomy(taxonomy, folder / TAXONOMY_NAME)
+    if embeddings is not None:
+        array = np.ascontiguousarray(embeddings, dtype=np.float32)
+        save_arrays({_EMBEDDINGS_KEY: array}, folder / LABEL_EMBEDDINGS_NAME)

@@ -6,7 +6,8 @@ A bundle is a folder::
                                    bias, licence, versions, sha256 of every file and of itself
     weights.safetensors            the towers
     taxonomy.yaml                  the taxonomy in force
-    label_embeddings.safetensors   [L, D] float32, rows in the taxonomy's order
+    label_embeddings.safetensors   of MuMIC: [L, D] float32, rows in the taxonomy's order
+    heads.safetensors              of CMA-CLIP: its attentions and its tasks' heads
     tokenizer/, text_tower/        only with a Hugging Face tokenizer or text tower
 
 Nothing in it is a pickle. ``bundle.json`` has one valid form, byte for byte: a file edited by hand
@@ -19,28 +20,32 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Precision
+from pipeline.config import CmaClipConfig, Precision
 from pipeline.errors import BundleError, PipelineError
 from pipeline.images.preprocess import Preprocessing
 from pipeline.taxonomy import Taxonomy, read_taxonomy
 
 FORMAT = 1
-KINDS = ("mumic",)
+KINDS = ("mumic", "cma_clip")
 INFO_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
 TAXONOMY_NAME = "taxonomy.yaml"
 LABEL_EMBEDDINGS_NAME = "label_embeddings.safetensors"
+HEADS_NAME = "heads.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 TEXT_TOWER_FOLDER = "text_tower"
 
 # Which decoder makes the pixels; another one is another embedding.
 DECODER = "pillow"
 
-_REQUIRED_FILES = (WEIGHTS_NAME, TAXONOMY_NAME, LABEL_EMBEDDINGS_NAME)
+_REQUIRED_FILES = {
+    "mumic": (WEIGHTS_NAME, TAXONOMY_NAME, LABEL_EMBEDDINGS_NAME),
+    "cma_clip": (WEIGHTS_NAME, TAXONOMY_NAME, HEADS_NAME),
+}
 _REQUIRED_KEYS = (
     "architecture",
     "embedding_size",
@@ -73,8 +78,8 @@ class BundleInfo:
         architecture: open_clip's model configuration, self-contained.
         preprocessing: From an image to the model's input.
         tokenizer: Which tokenizer made the tokens (kind, context length, options).
-        logit_scale: 1 / tau.
-        logit_bias: The bias of the sigmoid.
+        logit_scale: 1 / tau of MuMIC; 1 of other kinds.
+        logit_bias: The bias of MuMIC's sigmoid; 0 of other kinds.
         embedding_size: D.
         licence: Licence of the weights.
         taxonomy: The taxonomy in force.
@@ -83,6 +88,7 @@ class BundleInfo:
         libraries: Versions of the main libraries that wrote it.
         files: sha256 (hex) of every file but ``bundle.json``.
         digest: sha256 (hex) of all of the bundle; changes with any byte of any file.
+        cma_clip: The parts of CMA-CLIP; None of other kinds.
     """
 
     path: Path
@@ -100,23 +106,33 @@ class BundleInfo:
     libraries: dict[str, str]
     files: dict[str, str]
     digest: str
+    cma_clip: CmaClipConfig | None = None
 
     @property
     def tau(self) -> float:
         """Temperature of the sigmoid, greater than 0."""
         return 1.0 / self.logit_scale
 
+    @property
+    def scores_from_embedding(self) -> bool:
+        """Whether scores of any taxonomy can be made from a stored embedding.
+
+        Else a score needs the image (and the text) again, and only thresholds can be changed.
+        """
+        return self.kind == "mumic"
+
 
 def model_version(info: BundleInfo, *, precision: Precision, scaled_decoding: bool) -> str:
     """Digest of all that makes an embedding and a raw score.
 
     Weights, architecture, preprocessing, tokenizer, logit scale and bias, and the inference profile
-    (precision, decoder, scaled decoding). Not the taxonomy, its thresholds, the licence, how it was
-    trained, or versions of libraries: label embeddings follow from weights and taxonomy.
+    (precision, decoder, scaled decoding); of CMA-CLIP also its parts, and which label is which
+    output of its heads. Not the taxonomy, its thresholds, the licence, how it was trained, or
+    versions of libraries: label embeddings follow from weights and taxonomy.
 
     Args:
         info: The bundle.
-        precision: Arithmetic of the image tower.
+        precision: Arithmetic of the towers.
         scaled_decoding: Whether JPEGs are decoded at a smaller DCT scale.
 
     Returns:
@@ -135,8 +151,20 @@ def model_version(info: BundleInfo, *, precision: Precision, scaled_decoding: bo
         "decoder": DECODER,
         "scaled_decoding": scaled_decoding,
     }
+    if info.cma_clip is not None:
+        parts["heads"] = info.files[HEADS_NAME]
+        parts["cma_clip"] = describe_cma_clip(info.cma_clip, info.taxonomy)
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{info.kind}-{digest[:_VERSION_HEX_DIGITS]}"
+
+
+def describe_cma_clip(config: CmaClipConfig, taxonomy: Taxonomy) -> dict[str, Any]:
+    """CMA-CLIP's parts as ``bundle.json`` keeps them, with the outputs of its heads in order."""
+    tasks = [
+        {"id": task.id, "kind": task.kind, "labels": [label.id for label in task.labels]}
+        for task in taxonomy.tasks
+    ]
+    return {"config": asdict(config), "tasks": tasks}
 
 
 def read_bundle_info(folder: str | Path) -> BundleInfo:
@@ -182,9 +210,19 @@ def read_bundle_info(folder: str | Path) -> BundleInfo:
             libraries=fields["libraries"],
             files={name: entry["sha256"] for name, entry in files.items()},
             digest=fields[_SELF_KEY],
+            cma_clip=_read_cma_clip(fields, taxonomy),
         )
     except (PipelineError, TypeError, ValueError, KeyError) as error:
         raise BundleError("the bundle's content is not valid", where=path, got=error) from error
+
+
+def _read_cma_clip(fields: Mapping[str, Any], taxonomy: Taxonomy) -> CmaClipConfig | None:
+    if fields["kind"] != "cma_clip":
+        return None
+    config = CmaClipConfig(**fields["cma_clip"]["config"])
+    if describe_cma_clip(config, taxonomy) != fields["cma_clip"]:
+        raise ValueError(f"the labels of {TAXONOMY_NAME} are not the outputs of the heads")
+    return config
 
 
 def parse_info(content: bytes, where: Path | str) -> dict[str, Any]:
@@ -233,10 +271,11 @@ def parse_info(content: bytes, where: Path | str) -> dict[str, Any]:
         raise BundleError(
             f"{INFO_NAME} lists its files wrongly", where=where, expected="bytes and sha256 of each"
         )
-    if missing := [name for name in _REQUIRED_FILES if name not in files]:
+    required = _REQUIRED_FILES[fields["kind"]]
+    if missing := [name for name in required if name not in files]:
         raise BundleError(f"{INFO_NAME} lists no {missing[0]}", where=where)
     for name in files:
-        if not _SAFE_NAME.fullmatch(name) or ("/" not in name and name not in _REQUIRED_FILES):
+        if not _SAFE_NAME.fullmatch(name) or ("/" not in name and name not in required):
             raise BundleError(
                 f"{INFO_NAME} lists a file that has no place in a bundle",
                 where=where,

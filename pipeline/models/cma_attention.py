@@ -9,6 +9,7 @@ Shapes: B images, S places of the sequence, D embedding, K labels of a task, N h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ class SequenceAttention(nn.Module):
             hidden: [B, S], bool: True where nobody may look. No row is hidden as a whole.
             places: Which of the S.
         """
-        *earlier, last = self.layers
+        *earlier, last = list[Any](self.layers)
         for layer in earlier:
             x = layer(x, hidden)
         normed: Tensor = self.norm(last(x, hidden, places=places))
@@ -98,7 +99,7 @@ class SequenceAttention(nn.Module):
     def weigh(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Who looks where in every layer: [layers, B, N, S, S]. For explanations; slow."""
         weights = []
-        for layer in self.layers:
+        for layer in list[Any](self.layers):
             weights.append(layer.weigh(x, hidden))
             x = layer(x, hidden)
         return torch.stack(weights)

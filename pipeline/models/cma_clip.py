@@ -98,6 +98,7 @@ class CmaClip(nn.Module):
                 got=config.heads,
             )
         self.config = config
+        self.width = width
         self.task_kinds = tuple(task.kind for task in taxonomy.tasks)
         self.clip: Any = clip
         freeze_unused(clip)
@@ -138,6 +139,10 @@ class CmaClip(nn.Module):
         """Names and parameters of all that is not a tower."""
         return ((n, p) for n, p in self.named_parameters() if not n.startswith("clip."))
 
+    def encode_texts(self, tokens: Tensor) -> Tensor:
+        """Embed tokenized texts with the text tower alone: [N, T] int64 to [N, D], length 1."""
+        return functional.normalize(self.clip.encode_text(tokens).float(), dim=-1)
+
     def trim_padding(self, tokens: Tensor) -> Tensor:
         """Texts cut to the longest of them, where no result changes. Call it on the CPU.
 
@@ -164,7 +169,8 @@ class CmaClip(nn.Module):
             has_image: [B], bool. None: every row, if there are pixels.
             has_text: [B], bool. None: every row, if there are tokens.
 
-        A row has one of the modalities the model reads at least; else its numbers are NaN.
+        A row has one of the modalities the model reads at least; else its numbers are NaN. (A model
+        that reads text alone reads an empty text as a text.)
 
         Raises:
             ValueError: If no modality is given that the model reads.
@@ -218,7 +224,8 @@ class CmaClip(nn.Module):
         embeddings = None
         if tokens is not None and self.reads_text:
             text = encode_text_tokens(self.clip, tokens)
-            has_text = _all_rows(text.pooled) if has_text is None else has_text
+            if has_text is None or not self.reads_image:
+                has_text = _all_rows(text.pooled)
             places["text"] = 0
             parts += self._tagged(self.text_norm, text.pooled, text.tokens, _TEXT_CLASS)
             hidden += [~has_text[:, None], ~(text.is_token & has_text[:, None])]

@@ -7,18 +7,30 @@ Shapes: L labels, N texts (of all labels), T tokens, D embedding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.models.mumic import MuMIC
 from pipeline.taxonomy import Taxonomy
 
 Tokenizer = Callable[[list[str]], Any]
 
 _TEXTS_PER_PASS = 256
+
+
+class TextEncoder(Protocol):
+    """A model with a text tower."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        ...
+
+    def encode_texts(self, tokens: Tensor) -> Tensor:
+        """[N, T] int64 to [N, D] float32, rows of length 1."""
+        ...
 
 
 def tokenize_labels(tokenizer: Tokenizer, taxonomy: Taxonomy) -> tuple[Tensor, Tensor]:
@@ -57,11 +69,11 @@ def pool_texts(text_embeddings: Tensor, owners: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embed_texts(mumic: MuMIC, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
+def embed_texts(model: TextEncoder, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
     """Embed texts one by one, without gradients.
 
     Args:
-        mumic: In eval mode, on any device.
+        model: In eval mode, on any device.
         tokenizer: The towers' tokenizer.
         texts: N texts; too long ones are cut by the tokenizer.
 
@@ -69,21 +81,21 @@ def embed_texts(mumic: MuMIC, tokenizer: Tokenizer, texts: Sequence[str]) -> Ten
         [N, D], float32, on the CPU, rows of length 1.
     """
     if not texts:
-        return _embed_tokens(mumic, tokenizer([""]))[:0]
-    return _embed_tokens(mumic, tokenizer(list(texts)))
+        return _embed_tokens(model, tokenizer([""]))[:0]
+    return _embed_tokens(model, tokenizer(list(texts)))
 
 
 @torch.no_grad()
-def embed_labels(mumic: MuMIC, tokenizer: Tokenizer, taxonomy: Taxonomy) -> Tensor:
+def embed_labels(model: TextEncoder, tokenizer: Tokenizer, taxonomy: Taxonomy) -> Tensor:
     """Embed a taxonomy's labels, without gradients.
 
     Equals ``open_clip.build_zero_shot_classifier`` (transposed, and with templates of each label).
 
-    Training that moves the text tower uses ``tokenize_labels``, ``MuMIC.encode_texts`` and
+    Training that moves the text tower uses ``tokenize_labels``, ``encode_texts`` and
     ``pool_texts`` instead, which keep gradients.
 
     Args:
-        mumic: In eval mode, on any device.
+        model: In eval mode, on any device.
         tokenizer: The towers' tokenizer.
         taxonomy: Labels in score order.
 
@@ -91,11 +103,11 @@ def embed_labels(mumic: MuMIC, tokenizer: Tokenizer, taxonomy: Taxonomy) -> Tens
         g, [L, D], float32, on the CPU, rows of length 1.
     """
     tokens, owners = tokenize_labels(tokenizer, taxonomy)
-    return pool_texts(_embed_tokens(mumic, tokens), owners)
+    return pool_texts(_embed_tokens(model, tokens), owners)
 
 
-def _embed_tokens(mumic: MuMIC, tokens: Tensor) -> Tensor:
-    device = mumic.logit_scale.device
+def _embed_tokens(model: TextEncoder, tokens: Tensor) -> Tensor:
+    device = model.device
     return torch.cat(
-        [mumic.encode_texts(part.to(device)).cpu() for part in torch.split(tokens, _TEXTS_PER_PASS)]
+        [model.encode_texts(part.to(device)).cpu() for part in torch.split(tokens, _TEXTS_PER_PASS)]
     )

@@ -80,6 +80,11 @@ class MuMIC(nn.Module):
         )
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.logit_scale.device
+
+    @property
     def tau(self) -> Tensor:
         """Temperature, a 0-d float32 tensor on the model's device, with its gradient if learnt."""
         return torch.exp(-self.logit_scale)

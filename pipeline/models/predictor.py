@@ -1,13 +1,18 @@
-"""A loaded model behind one method: pixels in, embeddings and scores out.
+"""A loaded model behind one method: pixels and texts in, embeddings and scores out.
 
+What all kinds of models share: devices, precision, checks of what goes in and comes out. The kinds
+are :mod:`pipeline.models.mumic_predictor` and :mod:`pipeline.models.cma_predictor`;
+:func:`pipeline.models.serving.load_predictor` makes the one a bundle asks for.
 Knows nothing of files, images or Spark. Shapes: B images, L labels, D embedding, H W input.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +23,11 @@ from torch import Tensor, nn
 from pipeline.config import Precision
 from pipeline.errors import ModelError
 from pipeline.images.preprocess import Preprocessing
-from pipeline.models.bundle import Bundle
-from pipeline.models.bundle_info import model_version
-from pipeline.models.labels import Tokenizer, embed_texts
-from pipeline.models.mumic import MuMIC
-from pipeline.models.scoring import FloatArray, score
+from pipeline.models.labels import TextEncoder, Tokenizer, embed_texts
+from pipeline.models.scoring import FloatArray
 from pipeline.taxonomy import Taxonomy
+
+Source = Literal["image", "text", "both"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Rows are normalised in float32; what is further from length 1 was no direction at all.
@@ -35,103 +39,57 @@ class Prediction:
     """What a model makes of a batch.
 
     Attributes:
-        embeddings: [B, D], float32, rows of length 1: what is stored.
         scores: [B, L], float32, 0 to 1, in the taxonomy's order.
-        modality_weights: Task to modality to weight, of each image; None: one modality only.
-        text_cut: Whether an image's text was cut; None: no text is read.
+        embeddings: [B, D], float32, rows of length 1: what is stored. None: there were no images.
+        sources: What each row's scores were made from; None: from images.
+        modality_weights: Task to modality to weight, of each row; None: one modality only.
+        text_cut: Whether a row's text was cut, None for rows without one; None: no text is read.
     """
 
-    embeddings: FloatArray
     scores: FloatArray
+    embeddings: FloatArray | None
+    sources: Sequence[Source] | None = None
     modality_weights: Sequence[Mapping[str, Mapping[str, float]]] | None = None
-    text_cut: Sequence[bool] | None = None
+    text_cut: Sequence[bool | None] | None = None
 
 
-class Predictor:
-    """MuMIC on one device in one precision.
-
-    The image tower computes in ``precision``; texts, normalisation and scores are float32 always.
+class Predictor(ABC):
+    """A model on one device in one precision.
 
     Args:
-        mumic: In eval mode, float32, on its device. Its image tower's weights are converted in
-            place where the precision is lower.
+        encoder: The model; texts alone are embedded by it.
         tokenizer: The text tower's.
         preprocessing: Mean, std and size of the input.
         taxonomy: Labels in score order.
-        label_embeddings: g, [L, D], float32, rows of length 1.
-        tau: Temperature of the scores, the bundle's to the last bit.
-        bias: Bias of the scores.
+        embedding_size: D.
         version: The model's version.
-        precision: Arithmetic of the image tower.
+        precision: Arithmetic of the towers that are read for each image.
     """
+
+    reads_text = False
+    """Whether a text can change a prediction, and make one without an image."""
 
     def __init__(
         self,
-        mumic: MuMIC,
+        encoder: TextEncoder,
         *,
         tokenizer: Tokenizer,
         preprocessing: Preprocessing,
         taxonomy: Taxonomy,
-        label_embeddings: FloatArray,
-        tau: float,
-        bias: float,
+        embedding_size: int,
         version: str,
         precision: Precision = "fp32",
     ) -> None:
         self.taxonomy = taxonomy
         self.preprocessing = preprocessing
         self.model_version = version
-        self.tau = tau
-        self.bias = bias
-        self.label_embeddings = label_embeddings
-        self._mumic = mumic
+        self.embedding_size = embedding_size
+        self._encoder = encoder
         self._tokenizer = tokenizer
-        self._device = mumic.logit_scale.device
+        self._device = encoder.device
         self._dtype = _DTYPES[precision]
         self._mean = self._channels(preprocessing.mean)
         self._std = self._channels(preprocessing.std)
-        _prepare_image_tower(mumic.clip.visual, self._dtype)
-
-    @classmethod
-    def from_bundle(
-        cls,
-        bundle: Bundle,
-        *,
-        device: torch.device | str,
-        precision: Precision,
-        scaled_decoding: bool,
-        threads: int | None = None,
-    ) -> Predictor:
-        """Load a bundle's model.
-
-        Args:
-            bundle: Read and verified.
-            device: From :func:`pipeline.models.device.choose_device`.
-            precision: Arithmetic of the image tower; part of the model's version.
-            scaled_decoding: How the images will be decoded; part of the model's version.
-            threads: Torch threads of this process on a CPU. None: as torch chose.
-
-        Raises:
-            BundleError: If the weights do not fit.
-        """
-        device = torch.device(device)
-        if threads is not None and device.type == "cpu":
-            torch.set_num_threads(threads)
-        if device.type == "cuda" and precision == "fp32":
-            torch.backends.cudnn.allow_tf32 = False  # cuDNN's default keeps 10 bits of 23
-        return cls(
-            bundle.load_model(device),
-            tokenizer=bundle.load_tokenizer(),
-            preprocessing=bundle.preprocessing,
-            taxonomy=bundle.taxonomy,
-            label_embeddings=bundle.label_embeddings,
-            tau=bundle.info.tau,
-            bias=bundle.info.logit_bias,
-            version=model_version(
-                bundle.info, precision=precision, scaled_decoding=scaled_decoding
-            ),
-            precision=precision,
-        )
 
     @property
     def taxonomy_version(self) -> str:
@@ -144,22 +102,20 @@ class Predictor:
         return self._device
 
     def predict(
-        self, pixels: npt.NDArray[np.uint8], texts: Sequence[str | None] | None = None
+        self,
+        pixels: npt.NDArray[np.uint8] | None,
+        texts: Sequence[str | None] | None = None,
     ) -> Prediction:
         """Embed and score a batch; rows do not depend on each other beyond rounding.
 
-        Args:
-            pixels: [B, H, W, 3], uint8 RGB, resized and cropped.
-            texts: Not read by MuMIC.
-
-        Raises:
-            ModelError: If the input has a wrong shape, the device fails, or the output is not
-                B finite rows.
+        Arguments and errors as :meth:`submit`'s.
         """
         return self.submit(pixels, texts)()
 
     def submit(
-        self, pixels: npt.NDArray[np.uint8], texts: Sequence[str | None] | None = None
+        self,
+        pixels: npt.NDArray[np.uint8] | None,
+        texts: Sequence[str | None] | None = None,
     ) -> Callable[[], Prediction]:
         """Start a batch; the returned call waits for it.
 
@@ -167,62 +123,90 @@ class Predictor:
         the meantime. On a CPU the work is done on return.
 
         Args:
-            pixels: [B, H, W, 3], uint8 RGB.
-            texts: Not read by MuMIC.
+            pixels: [B, H, W, 3], uint8 RGB, resized and cropped. None: rows without images, which
+                a model that reads texts can predict from those.
+            texts: B texts, None for rows without one. Not read by every model.
 
         Raises:
-            ModelError: As :meth:`predict`; the returned call raises it too.
+            ModelError: If the input has a wrong shape, the device fails, or the output is not
+                B finite rows; the returned call raises it too.
         """
-        del texts
-        self._validate_pixels(pixels)
+        if pixels is not None:
+            self._validate_pixels(pixels)
+        n_rows = len(texts or ()) if pixels is None else len(pixels)
+        given = self._read_texts(texts, pixels is not None, n_rows)
         try:
             with self._on_device():
-                embeddings, done = self._encode(pixels)
+                outputs, done = self._compute(pixels, given)
         except RuntimeError as error:
-            raise _device_error(error, len(pixels), self._device) from error
+            raise _device_error(error, n_rows, self._device) from error
 
         def wait() -> Prediction:
             try:
                 if done is not None:
                     done.synchronize()
             except RuntimeError as error:
-                raise _device_error(error, len(pixels), self._device) from error
-            rows = embeddings.numpy()
-            self._validate_embeddings(rows, len(pixels))
-            return Prediction(embeddings=rows, scores=self.score(rows))
+                raise _device_error(error, n_rows, self._device) from error
+            return self._finish([one.numpy() for one in outputs], given, n_rows)
 
         return wait
 
-    def score(self, embeddings: FloatArray) -> FloatArray:
-        """Scores of stored embeddings, [B, D] to [B, L], both float32."""
-        return score(embeddings, self.label_embeddings, self.tau, self.bias)
-
-    @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embed any texts with the text tower: N texts to [N, D], float32, rows of length 1."""
-        rows: FloatArray = embed_texts(self._mumic, self._tokenizer, texts).numpy()
+        with torch.inference_mode():
+            rows: FloatArray = embed_texts(self._encoder, self._tokenizer, texts).numpy()
         return rows
 
+    def score_zero_shot(self, embeddings: FloatArray, texts: FloatArray) -> FloatArray:
+        """Scores of stored embeddings against embedded texts, [B, D] and [N, D] to [B, N].
+
+        Raises:
+            ModelError: The model answers its own tasks only.
+        """
+        raise ModelError(
+            "this kind of model scores the labels of its taxonomy only",
+            where=self.model_version,
+            todo="use a MuMIC bundle for zero-shot scores",
+        )
+
+    @abstractmethod
+    def _read_texts(self, texts: Sequence[str | None] | None, images: bool, n_rows: int) -> Any:
+        """What the model needs of the texts; on the CPU."""
+
+    @abstractmethod
+    def _run(self, planes: Tensor | None, given: Any) -> tuple[Tensor, ...]:
+        """The model, on its device: [B, 3, H, W] float32, and what ``_read_texts`` gave."""
+
+    @abstractmethod
+    def _finish(self, outputs: list[FloatArray], given: Any, n_rows: int) -> Prediction:
+        """What ``_run`` gave, as a prediction."""
+
     @torch.inference_mode()
-    def _encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[Tensor, torch.cuda.Event | None]:
-        """Embeddings on the CPU, [B, D] float32, valid once the event (if any) has passed."""
-        inputs = torch.from_numpy(pixels)
-        on_gpu = self._device.type == "cuda"
-        if on_gpu:
-            inputs = inputs.pin_memory().to(self._device, non_blocking=True)
-        # NHWC bytes permuted are a channels-last tensor: no copy. The order of operations is
-        # that of open_clip's transform (ToTensor, Normalize).
-        floats = inputs.permute(0, 3, 1, 2).to(torch.float32).div_(255)
-        floats = floats.sub_(self._mean).div_(self._std)
+    def _compute(
+        self, pixels: npt.NDArray[np.uint8] | None, given: Any
+    ) -> tuple[list[Tensor], torch.cuda.Event | None]:
+        """Outputs on the CPU, float32, valid once the event (if any) has passed."""
+        planes = None
+        if pixels is not None:
+            # NHWC bytes permuted are a channels-last tensor: no copy. The order of operations is
+            # that of open_clip's transform (ToTensor, Normalize).
+            planes = self._to_device(torch.from_numpy(pixels)).permute(0, 3, 1, 2)
+            planes = planes.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
         with self._autocast():
-            embeddings = self._mumic.encode_images(floats)
-        if not on_gpu:
-            return embeddings, None
-        host = torch.empty(embeddings.shape, dtype=torch.float32, pin_memory=True)
-        host.copy_(embeddings, non_blocking=True)
+            outputs = self._run(planes, given)
+        if self._device.type != "cuda":
+            return list(outputs), None
+        hosts = [torch.empty(one.shape, dtype=torch.float32, pin_memory=True) for one in outputs]
+        for host, output in zip(hosts, outputs, strict=True):
+            host.copy_(output, non_blocking=True)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(self._device))
-        return host, done
+        return hosts, done
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        if self._device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
 
     def _on_device(self) -> AbstractContextManager[object]:
         """Pinned memory and events belong to the current device, which may be another GPU."""
@@ -232,6 +216,12 @@ class Predictor:
         if self._dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
+
+    def _prepare_tower(self, tower: nn.Module) -> None:
+        """Convert weights once, so that autocast need not for each batch."""
+        tower.to(memory_format=torch.channels_last)
+        if self._dtype != torch.float32:
+            convert_weights_to_lp(tower, dtype=self._dtype)
 
     def _channels(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device).view(1, 3, 1, 1)
@@ -247,7 +237,7 @@ class Predictor:
             )
 
     def _validate_embeddings(self, rows: FloatArray, n_images: int) -> None:
-        expected = (n_images, self.label_embeddings.shape[1])
+        expected = (n_images, self.embedding_size)
         if rows.shape != expected:
             raise ModelError(
                 "the model gave a wrong shape",
@@ -268,18 +258,11 @@ class Predictor:
             )
 
 
-def _prepare_image_tower(visual: nn.Module, dtype: torch.dtype) -> None:
-    """Convert weights once, so that autocast need not for each batch."""
-    visual.to(memory_format=torch.channels_last)
-    if dtype != torch.float32:
-        convert_weights_to_lp(visual, dtype=dtype)
-
-
-def _device_error(error: RuntimeError, n_images: int, device: torch.device) -> ModelError:
+def _device_error(error: RuntimeError, n_rows: int, device: torch.device) -> ModelError:
     out_of_memory = isinstance(error, torch.OutOfMemoryError)
     return ModelError(
         "the device ran out of memory" if out_of_memory else "the model failed on its device",
-        where=f"{device}, batch of {n_images}",
+        where=f"{device}, batch of {n_rows}",
         got=str(error).splitlines()[0] if str(error) else type(error).__name__,
         todo="lower model.batch_size" if out_of_memory else None,
     )

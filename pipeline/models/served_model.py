@@ -3,7 +3,8 @@
 MLflow's "models from code": ``register_model`` copies this file beside the bundle, and
 ``mlflow.pyfunc.load_model`` runs it. The product itself never does: it reads the bundle.
 
-In: a DataFrame with ``content`` (the file's bytes), ``uri``, or both; bytes come first. A uri is
+In: a DataFrame with ``content`` (the file's bytes), ``uri``, or both; bytes come first; and
+``text``, for models that read texts too. A uri is
 read only where ``allowed_roots`` or ``allowed_hosts`` of the model's configuration name its place,
 because whoever can ask a server would else read what the server can.
 Out: a DataFrame with a row for each picture: ``tags`` (task, label, score; best first; as a run
@@ -25,7 +26,7 @@ from pipeline.images.loader import ImageLoader, ImageRequest
 from pipeline.models.bundle import read_bundle
 from pipeline.models.device import choose_device
 from pipeline.models.engine import Engine, Outcome
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.models.tags import mark_tags
 from pipeline.taxonomy import Taxonomy
 
@@ -47,7 +48,7 @@ class TaggingModel(PythonModel):
             BundleError: A file of it is missing or was changed.
         """
         settings = context.model_config
-        predictor = Predictor.from_bundle(
+        predictor = load_predictor(
             read_bundle(context.artifacts["bundle"]),
             device=choose_device(settings["device"], ()),
             precision=settings["precision"],
@@ -71,7 +72,7 @@ class TaggingModel(PythonModel):
 
         Args:
             context: Not read.
-            model_input: Columns ``content`` and ``uri``, or one of them.
+            model_input: Columns ``content`` and ``uri``, or one of them; ``text`` if there is one.
             params: None are known.
         """
         del context, params
@@ -84,11 +85,13 @@ def _requests(pictures: pd.DataFrame) -> Iterator[ImageRequest]:
     missing = [None] * len(pictures)
     contents = pictures.get("content", missing)
     uris = pictures.get("uri", missing)
-    for place, (content, uri) in enumerate(zip(contents, uris, strict=True)):
+    texts = pictures.get("text", missing)
+    for place, (content, uri, text) in enumerate(zip(contents, uris, texts, strict=True)):
         yield ImageRequest(
             key=str(place),
             uri=uri if isinstance(uri, str) and uri else None,
             content=bytes(content) if isinstance(content, bytes | bytearray) else None,
+            text=text if isinstance(text, str) else None,
         )
 
 

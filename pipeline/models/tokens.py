@@ -154,10 +154,10 @@ def _text_tower(clip: Any) -> Any:
     return getattr(clip, "text", clip)
 
 
-def _pooling(tower: Any) -> tuple[str, int]:
+def _pooling(tower: Any) -> tuple[str, Any]:
     """How the text is pooled, and the end token's id, which matters for one way of it."""
     pool: str = getattr(tower, "text_pool_type", None) or tower.pool_type
-    eos_id: int = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+    eos_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
     return pool, eos_id
 
 

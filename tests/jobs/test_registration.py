@@ -150,10 +150,10 @@ def expected_tags(info: BundleInfo, picture: Path) -> list[dict[str, Any]]:
     from pipeline.images.loader import ImageLoader, ImageRequest
     from pipeline.models.bundle import read_bundle
     from pipeline.models.engine import Engine
-    from pipeline.models.predictor import Predictor
+    from pipeline.models.serving import load_predictor
     from udfs.functions import publishable_tags
 
-    predictor = Predictor.from_bundle(
+    predictor = load_predictor(
         read_bundle(info.path), device="cpu", precision="fp32", scaled_decoding=True
     )
     loader = ImageLoader(FetchConfig(), DecodeConfig(), predictor.preprocessing, True)

@@ -16,7 +16,9 @@ from pipeline.errors import ModelError
 from pipeline.images.loader import ImageLoader, ImageRequest, LoadedImage, UnreadableImage
 from pipeline.images.reasons import Failure, Reason
 from pipeline.models.engine import Engine, Outcome
+from pipeline.models.mumic_predictor import MumicPredictor
 from pipeline.models.predictor import Prediction, Predictor
+from pipeline.models.serving import load_predictor
 
 AHEAD = 8
 
@@ -24,7 +26,7 @@ AHEAD = 8
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     bundle = make_bundle(tmp_path_factory.mktemp("engine"))
-    return Predictor.from_bundle(bundle, device="cpu", precision="fp32", scaled_decoding=False)
+    return load_predictor(bundle, device="cpu", precision="fp32", scaled_decoding=False)
 
 
 class _FakeLoader:
@@ -60,7 +62,7 @@ class _FakeLoader:
         return request, image
 
 
-class _CountingPredictor(Predictor):
+class _CountingPredictor(MumicPredictor):
     """Remembers the sizes of the batches and the texts that came with them."""
 
     def __init__(self, inner: Predictor) -> None:

@@ -36,7 +36,7 @@ from pipeline.evaluation.launch import run_evaluation
 from pipeline.images.loader import ImageLoader
 from pipeline.models.bundle import Bundle, read_bundle
 from pipeline.models.engine import Engine
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.training.data import read_labelled
 
 SCHEMA = pa.schema(
@@ -100,7 +100,7 @@ def config(tmp_path: Path, bundle: Bundle) -> EvaluateModelConfig:
 def score_test(config: EvaluateModelConfig, bundle: Bundle) -> tuple[Any, Any, Any]:
     """Scores, targets and known pairs of the test images, by the engine that tags."""
     images = read_labelled(config.manifest, bundle.taxonomy)
-    predictor = Predictor.from_bundle(bundle, device="cpu", precision="fp32", scaled_decoding=True)
+    predictor = load_predictor(bundle, device="cpu", precision="fp32", scaled_decoding=True)
     wanted = images.indices("test")
     with ImageLoader(FetchConfig(), DecodeConfig(threads=1), bundle.preprocessing, True) as loader:
         outcomes = list(Engine(predictor, loader, 8).run(images.requests(wanted)))

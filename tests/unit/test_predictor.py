@@ -15,8 +15,10 @@ from pipeline.errors import ModelError
 from pipeline.images.preprocess import make_pixels
 from pipeline.models.bundle import Bundle
 from pipeline.models.mumic import MuMIC
+from pipeline.models.mumic_predictor import MumicPredictor
 from pipeline.models.predictor import Predictor
 from pipeline.models.scoring import score
+from pipeline.models.serving import load_predictor
 
 
 @pytest.fixture(scope="module", params=["vit", "resnet", "siglip"])
@@ -26,7 +28,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def predictor(bundle: Bundle) -> Predictor:
-    return Predictor.from_bundle(bundle, device="cpu", precision="fp32", scaled_decoding=True)
+    return load_predictor(bundle, device="cpu", precision="fp32", scaled_decoding=True)
 
 
 def make_photos(n: int = 5) -> list[Image.Image]:
@@ -91,7 +93,7 @@ def test_scores_computed_again_from_the_stored_vector_are_the_same(
 def test_lower_precision_agrees_and_is_another_model_version(
     bundle: Bundle, predictor: Predictor, precision: str
 ) -> None:
-    lower = Predictor.from_bundle(bundle, device="cpu", precision=precision, scaled_decoding=True)
+    lower = load_predictor(bundle, device="cpu", precision=precision, scaled_decoding=True)
     pixels = stack(predictor, make_photos())
     ours, full = lower.predict(pixels), predictor.predict(pixels)
     assert ours.embeddings.dtype == np.float32
@@ -149,7 +151,7 @@ def make_predictor(folder: Path, break_model: str = "") -> Predictor:
         "device": lambda x: (_ for _ in ()).throw(RuntimeError("CUDA error: lost")),
     }
     mumic.clip.encode_image = broken[break_model]
-    return Predictor(
+    return MumicPredictor(
         mumic,
         tokenizer=towers.tokenizer,
         preprocessing=towers.preprocessing,
@@ -184,7 +186,7 @@ def test_a_model_that_breaks_its_contract_stops_the_run(
 def test_threads_of_a_cpu_are_set(bundle: Bundle) -> None:
     before = torch.get_num_threads()
     try:
-        Predictor.from_bundle(
+        load_predictor(
             bundle, device="cpu", precision="fp32", scaled_decoding=True, threads=before + 1
         )
         assert torch.get_num_threads() == before + 1
@@ -195,9 +197,7 @@ def test_threads_of_a_cpu_are_set(bundle: Bundle) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gpu_agrees_with_the_cpu(bundle: Bundle, predictor: Predictor, precision: str) -> None:
-    on_gpu = Predictor.from_bundle(
-        bundle, device="cuda:0", precision=precision, scaled_decoding=True
-    )
+    on_gpu = load_predictor(bundle, device="cuda:0", precision=precision, scaled_decoding=True)
     pixels = stack(predictor, make_photos())
     waiting = [on_gpu.submit(pixels) for _ in range(3)]
     expected = predictor.predict(pixels).embeddings

@@ -23,7 +23,7 @@ from pipeline.images.loader import ImageLoader, ImageRequest
 from pipeline.images.reasons import Reason
 from pipeline.models.bundle import read_bundle, write_with_taxonomy
 from pipeline.models.engine import Engine
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.taxonomy import Taxonomy
 
 LABELS = [label.id for _, label in TAXONOMY.labels]
@@ -146,7 +146,7 @@ def test_models_score_as_they_do_alone_and_on_the_same_images(tmp_path: Path) ->
     assert first.scores.shape == first.tags.shape == (22, 5)
     assert first.images_per_s > 0
     np.testing.assert_allclose(first.scores[:, :3], second.scores, atol=1e-6)
-    predictor = Predictor.from_bundle(
+    predictor = load_predictor(
         read_bundle(bundle.path), device="cpu", precision="fp32", scaled_decoding=True
     )
     loader = ImageLoader(FetchConfig(), DecodeConfig(), predictor.preprocessing, True)

@@ -12,7 +12,7 @@ import pytest
 from pipeline.config import DecodeConfig, FetchConfig, ModelConfig
 from pipeline.errors import BundleError, ModelError
 from pipeline.models.bundle import read_bundle, write_with_taxonomy
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.taxonomy import parse_taxonomy
 from udfs.score_embedding import get_bundle, score_batches
 from udfs.settings import read_settings
@@ -39,7 +39,7 @@ def test_scores_made_again_equal_those_of_the_model_with_the_new_taxonomy(
         tmp_path / "other", bundle=read_bundle(tiny_bundle), taxonomy=OTHER
     )
     stored = embeddings(7, bundle.info.embedding_size)
-    predictor = Predictor.from_bundle(bundle, device="cpu", precision="fp32", scaled_decoding=True)
+    predictor = load_predictor(bundle, device="cpu", precision="fp32", scaled_decoding=True)
     batches = [
         pd.Series(list(stored[:4])),
         pd.Series([], dtype=object),

@@ -17,6 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.images.loader import ImageRequest
 from pipeline.images.reasons import Failure, Reason
 from pipeline.models.engine import Outcome
+from pipeline.models.scoring import score
 from pipeline.tables.schemas import OUTCOME
 from pipeline.taxonomy import parse_taxonomy
 from udfs.functions import publishable_tags, score_pairs
@@ -235,8 +236,6 @@ def test_sql_gives_the_tags_a_run_would_publish() -> None:
 class FakePredictor:
     """A text's embedding is 1 at the place of its length; counts the texts it embeds."""
 
-    tau, bias = 0.5, -1.0
-
     def __init__(self, version: str) -> None:
         self.model_version = version
         self.embedded: list[str] = []
@@ -244,6 +243,9 @@ class FakePredictor:
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
         self.embedded += texts
         return np.eye(4, dtype=np.float32)[[len(text) for text in texts]]
+
+    def score_zero_shot(self, embeddings: Any, texts: Any) -> Any:
+        return score(embeddings, texts, 0.5, -1.0)
 
 
 def sigmoid(x: float) -> float:

@@ -34,7 +34,7 @@ from pipeline.evaluation.metrics import gap
 from pipeline.images.loader import ImageLoader, LoadedImage
 from pipeline.models.bundle import read_bundle
 from pipeline.models.bundle_info import model_version
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.taxonomy import write_taxonomy
 from pipeline.training.data import read_labelled
 from pipeline.training.launch import run_training
@@ -112,7 +112,7 @@ def test_a_training_leaves_a_bundle_that_scores_as_it_was_validated(
         loaded = [image for _, image in loader.load(images.requests(wanted))]
     readable = [isinstance(image, LoadedImage) for image in loaded]
     pixels = np.stack([image.pixels for image in loaded if isinstance(image, LoadedImage)])
-    predictor = Predictor.from_bundle(
+    predictor = load_predictor(
         bundle, device=torch.device("cpu"), precision="fp32", scaled_decoding=True
     )
     scores = predictor.predict(pixels, None).scores

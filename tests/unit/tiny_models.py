@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from pipeline.config import TowersConfig
+from pipeline.config import CmaClipConfig, Modalities, TowersConfig
 from pipeline.models.bundle import Bundle, write_bundle
+from pipeline.models.cma_bundle import write_cma_clip
+from pipeline.models.cma_clip import CmaClip
 from pipeline.models.mumic import MuMIC
 from pipeline.models.towers import Towers, load_towers
 from pipeline.taxonomy import Taxonomy, parse_taxonomy
@@ -100,4 +102,24 @@ def make_bundle(folder: Path, kind: str = "vit", *, taxonomy: Taxonomy = TAXONOM
         towers=towers,
         taxonomy=taxonomy,
         licence="CC0-1.0",
+    )
+
+
+def make_cma_bundle(
+    folder: Path,
+    kind: str = "vit",
+    *,
+    taxonomy: Taxonomy = TAXONOMY,
+    modalities: Modalities = "both",
+) -> Bundle:
+    """A CMA-CLIP bundle ``folder/bundle`` whose tasks trust text and image unequally."""
+    towers = make_towers(folder, kind)
+    torch.manual_seed(5)
+    config = CmaClipConfig(layers=2, heads=4, modalities=modalities)
+    model = CmaClip(towers.model, taxonomy, config)
+    with torch.no_grad():
+        for _, parameter in model.new_parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return write_cma_clip(
+        folder / "bundle", model=model, towers=towers, taxonomy=taxonomy, licence="CC0-1.0"
     )
