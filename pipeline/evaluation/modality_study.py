@@ -105,7 +105,8 @@ def study_modalities(
     )
     with loader:
         pixels, readable = load_pixels(images, [*chosen.tolist(), *explained], loader)
-    shown = np.flatnonzero(np.isin(readable, explained))
+    place_of = {int(at): place for place, at in enumerate(readable)}
+    shown = [place_of[at] for at in explained if at in place_of]
     noisy = np.flatnonzero(np.isin(readable, chosen))
     noise = []
     if len(noisy) >= _FEWEST_NOISY:
@@ -129,7 +130,7 @@ def study_modalities(
             preprocessing=bundle.preprocessing,
             taxonomy=taxonomy,
         )
-        if len(shown)
+        if shown
         else [],
     )
 
