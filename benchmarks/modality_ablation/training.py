@@ -118,7 +118,7 @@ def _measure(
     reads_both: bool,
 ) -> dict[str, Any]:
     """Figures of the attributes; the scene's labels are there to learn from alone."""
-    read, pixels = make_reader(predictor, _SCORING_BATCH), np.asarray(test.pixels)
+    read, pixels = make_reader(predictor, _SCORING_BATCH), np.array(test.pixels)
     attributes = {task.id: at for task, at in tasks.columns if task.kind == "single_label"}
     scores, ones = read(pixels, titles).scores, np.ones((1, len(pixels)))
     parts = {
