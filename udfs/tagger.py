@@ -26,7 +26,7 @@ def read_tagger(
     settings, info = read_settings(model, fetch, decode, score_floor=score_floor)
     tagger = Tagger(
         tag=make_tag_image(settings),
-        rescore=make_score_embedding(settings),
+        rescore=make_score_embedding(settings) if info.scores_from_embedding else None,
         model_version=settings.model_version,
         taxonomy=info.taxonomy,
     )

@@ -17,6 +17,22 @@ def knows_labels(tables: TableSet, taxonomy: Taxonomy) -> bool:
     return not known.isEmpty()
 
 
+def same_but_thresholds(tables: TableSet, taxonomy: Taxonomy) -> frozenset[str]:
+    """Versions of taxonomies that were used and differ from this one in thresholds alone, or not.
+
+    The order of labels does not count.
+    """
+    asked = {
+        (task.id, task.kind, label.id, label.name, tuple(label.texts))
+        for task, label in taxonomy.labels
+    }
+    known: dict[str, set[tuple[str, str, str, str, tuple[str, ...]]]] = {}
+    for row in tables.read(LABELS.name).drop("threshold").collect():
+        label = (row["task"], row["kind"], row["label"], row["name"], tuple(row["texts"]))
+        known.setdefault(row["taxonomy_version"], set()).add(label)
+    return frozenset(version for version, labels in known.items() if labels == asked)
+
+
 def write_labels(tables: TableSet, taxonomy: Taxonomy, lease: Lease) -> None:
     """Add the taxonomy's labels."""
     rows = tables.spark.createDataFrame(

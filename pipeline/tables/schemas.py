@@ -192,7 +192,9 @@ TAGGING_RESULTS = TableDefinition(
             _column("image_id", _STRING, "the catalogue's key", required=True),
             _column("source", _STRING, "feed that named the image", required=True),
             _column("status", _STRING, "tagged, failed or deleted", required=True),
-            _column("origin", _STRING, "model, reused, embedding or manifest", required=True),
+            _column(
+                "origin", _STRING, "model, reused, embedding, scores or manifest", required=True
+            ),
             _column("image_version", _STRING, "null for a deletion"),
             _column("as_of", _TIME, "moment this version was asserted", required=True),
             _column("as_of_seq", _LONG, "run_seq of the run that asserted it; null: this run"),

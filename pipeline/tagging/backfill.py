@@ -107,6 +107,7 @@ class Backfill:
         left, started = self.request.limit, self.request.now()
         waiting = self.count_remaining()
         whole = waiting.of(*ACTIVE)
+        self._tell_way(waiting)
         if waiting.of("tag"):
             self.progress.expect(waiting.of("tag"))
         try:
@@ -186,6 +187,20 @@ class Backfill:
             todo="look at the log of the last run",
         )
 
+    def _tell_way(self, waiting: PlanCounts) -> None:
+        """Whether the model is needed, and why."""
+        to_tag, to_rescore = waiting.of("tag"), waiting.of("rescore")
+        if self.tagger.rescore is not None or not (to_tag or to_rescore):
+            return
+        log.info(
+            "backfill %s: %d images differ in thresholds alone and are published from staged"
+            " scores, without the model; %d are tagged again, since nothing that was staged of"
+            " them is enough: this model scores from image and text, not from stored embeddings",
+            self.request.backfill_id,
+            to_rescore,
+            to_tag,
+        )
+
     def _tell(self, whole: int, remaining: int, *, since: datetime) -> None:
         done, seconds = whole - remaining, (self.request.now() - since).total_seconds()
         left = timedelta(seconds=round(seconds / done * remaining)) if done > 0 else "unknown"
@@ -222,7 +237,16 @@ class Backfill:
 
 def _sums(summaries: Sequence[Summary]) -> dict[str, int]:
     """What the runs did; what they passed over is that of the last, which saw all of it."""
-    done = ("reused", "rescored", "tagged", "failed", "deleted", "superseded", "tags_published")
+    done = (
+        "reused",
+        "rescored",
+        "tagged",
+        "failed",
+        "deleted",
+        "superseded",
+        "tags_published",
+        "text_cut",
+    )
     summed = {name: sum(summary[name] for summary in summaries) for name in done}
     last = summaries[-1] if summaries else {}
     return {

@@ -55,8 +55,8 @@ class Standing:
         image_version: None where the image is gone.
         as_of: Latest moment the version was asserted.
         as_of_seq: run_seq of the run that asserted it then.
-        model_version: Of the result; None without one.
-        taxonomy_version: Of the result; None without one.
+        model_version: Of the result, or of a failed image's tags from its text; None without any.
+        taxonomy_version: As ``model_version``.
         run_seq: Of the result; None without one.
         embedding_seq: run_seq of the run that published the embedding; None without a result.
         failure: What failed last, if anything did since the result.
@@ -91,6 +91,7 @@ class Staged:
         taxonomy_version: The taxonomy; None for a deletion.
         reason: Why it failed; None unless it did.
         retriable: Whether another try can help.
+        has_text_tags: It failed, and has tags that were made from the text alone.
     """
 
     status: Literal["tagged", "failed", "deleted"]
@@ -104,6 +105,7 @@ class Staged:
     taxonomy_version: str | None = None
     reason: str | None = None
     retriable: bool = False
+    has_text_tags: bool = False
 
     @property
     def is_rescored(self) -> bool:
@@ -153,7 +155,8 @@ def decide(standing: Standing | None, staged: Staged) -> Decision:
         return Decision(verdict="result", row=_with_result(asserted, staged), tags="replace")
     looked_seq = _latest(standing.embedding_seq, failed_seq)
     if staged.status == "failed" and (looked_seq is None or staged.run_seq > looked_seq):
-        return Decision(verdict="failure", row=_with_failure(asserted, staged))
+        tags = _tags_of_failure(standing, staged)
+        return Decision(verdict="failure", row=_with_failure(asserted, staged), tags=tags)
     verdict: Verdict = "assert" if moment > standing_moment else "superseded"
     return Decision(verdict=verdict, row=asserted)
 
@@ -188,7 +191,8 @@ def _replacement(staged: Staged) -> Decision:
         as_of_seq=staged.as_of_seq,
     )
     if staged.status == "failed":
-        return Decision(verdict="replace", row=_with_failure(row, staged), tags="remove")
+        failed_tags: TagsEffect = "replace" if staged.has_text_tags else "remove"
+        return Decision(verdict="replace", row=_with_failure(row, staged), tags=failed_tags)
     if staged.status == "deleted":
         row = replace(row, run_seq=staged.run_seq)
         return Decision(verdict="replace", row=row, tags="remove")
@@ -210,8 +214,15 @@ def _with_result(row: Standing, staged: Staged) -> Standing:
 
 
 def _with_failure(row: Standing, staged: Staged) -> Standing:
-    """The row with a failure noted. A result that stands is left as it is."""
+    """The row with a failure noted. A result that stands is left as it is.
+
+    Without one, the row names the model of the tags that the failure brings from its text.
+    """
     before = row.failure
+    if row.status == "failed":
+        names = (staged.model_version, staged.taxonomy_version)
+        model, taxonomy = names if staged.has_text_tags else (None, None)
+        row = replace(row, model_version=model, taxonomy_version=taxonomy)
     return replace(
         row,
         failure=FailureState(
@@ -224,6 +235,15 @@ def _with_failure(row: Standing, staged: Staged) -> Standing:
             last_as_of=max(before.last_as_of, staged.run_as_of) if before else staged.run_as_of,
         ),
     )
+
+
+def _tags_of_failure(standing: Standing, staged: Staged) -> TagsEffect:
+    """A failure brings its tags, or takes those of an earlier failure, where no result stands."""
+    if standing.status != "failed":
+        return "keep"
+    if staged.has_text_tags:
+        return "replace"
+    return "keep" if standing.model_version is None else "remove"
 
 
 def _latest(*run_seqs: int | None) -> int | None:

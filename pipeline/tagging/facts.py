@@ -1,7 +1,8 @@
 """Facts: what a run says of an image, in the columns of ``tagging_results``, and how they are read.
 
 Where a fact comes from is its ``origin``: the ``model`` looked at the image, another run's fact was
-``reused``, a stored ``embedding`` was scored again, or the ``manifest`` says all there is to say.
+``reused``, a stored ``embedding`` was scored again, staged ``scores`` met other thresholds, or the
+``manifest`` says all there is to say.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from pyspark.sql import functions as F  # noqa: N812
 from pipeline.images.reasons import Reason
 from pipeline.tables.ledger import Run
 from pipeline.tables.schemas import (
-    IMAGE_EMBEDDINGS,
-    IMAGES,
     OUTCOME,
     TAGGING_RESULTS,
     TAGGING_RUNS,
@@ -32,7 +31,8 @@ class Tagger:
     Attributes:
         tag: From the columns image_id, uri, content and text to a struct column ``OUTCOME``.
         rescore: From a stored embedding to its tags, as ``tag`` gives them; None: the model's
-            scores cannot be made from its embedding alone.
+            scores cannot be made from its embedding alone, and only thresholds can be changed
+            without it.
         model_version: Digest of the model.
         taxonomy: The taxonomy in force.
     """
@@ -59,10 +59,10 @@ class FactCounts:
 def tagged_facts(rows: DataFrame, run: Run, tagger: Tagger) -> DataFrame:
     """Facts of the model. Nothing is filtered or counted after the UDF but in the written table."""
     outcome = tagger.tag(F.col("image_id"), F.col("uri"), F.col("content"), F.col("text"))
-    seen = rows.select(*_ASKED, outcome.alias("outcome"))
-    return _facts(
+    seen = rows.select(*ASKED, outcome.alias("outcome"))
+    return make_facts(
         seen.select(
-            *_ASKED,
+            *ASKED,
             F.when(F.col("outcome.reason").isNull(), "tagged").otherwise("failed").alias("status"),
             F.lit("model").alias("origin"),
             F.current_timestamp().alias("tagged_at"),
@@ -75,16 +75,16 @@ def tagged_facts(rows: DataFrame, run: Run, tagger: Tagger) -> DataFrame:
 def manifest_facts(rows: DataFrame, run: Run) -> DataFrame:
     """Facts the manifest alone tells: deletions, and rows that contradict each other."""
     deleted = F.col("deleted")
-    return _facts(
+    return make_facts(
         rows.select(
-            *_ASKED,
+            *ASKED,
             F.when(deleted, "deleted").otherwise("failed").alias("status"),
             F.lit("manifest").alias("origin"),
             F.lit(None).cast("timestamp").alias("tagged_at"),
             F.when(~deleted, Reason.CONTRADICTION.value).alias("reason"),
             F.when(~deleted, "rows of the manifest disagree about this image").alias("detail"),
             F.when(~deleted, F.lit(Reason.CONTRADICTION.retriable)).alias("retriable"),
-            *_nothing_of(OUTCOME.names, but=("reason", "detail", "retriable")),
+            *nothing_of(OUTCOME.names, but=("reason", "detail", "retriable")),
         ),
         run,
     )
@@ -113,7 +113,7 @@ def reusable_results(
         .join(F.broadcast(discarded), "run_id", "left_anti")
         .select("image_id", "image_version", "run_seq", F.struct(*_OF_RESULT).alias("fact"))
     )
-    asked = F.struct(*_ASKED)
+    asked = F.struct(*ASKED)
     wanted = to_tag.select("image_id", "image_version", asked.alias("asked"))
     matched = facts.join(wanted, ["image_id", "image_version"])
     latest = matched.groupBy("image_id", "image_version").agg(
@@ -125,54 +125,9 @@ def reusable_results(
 def reusable_facts(tables: TableSet, run: Run, to_tag: DataFrame, tagger: Tagger) -> DataFrame:
     """:func:`reusable_results` as facts of this run."""
     latest = reusable_results(tables, to_tag, tagger, run_id=run.run_id)
-    return _facts(
+    return make_facts(
         latest.select(
-            *_ASKED, F.lit("tagged").alias("status"), F.lit("reused").alias("origin"), "fact.*"
-        ),
-        run,
-    )
-
-
-def rescored_facts(tables: TableSet, run: Run, rows: DataFrame, tagger: Tagger) -> DataFrame:
-    """Facts made from stored embeddings, for another taxonomy of the same model. No image is read.
-
-    They carry the moment and the embedding they build on, so that they win only while it stands.
-
-    Raises:
-        ValueError: The model's scores cannot be made from its embedding.
-    """
-    if tagger.rescore is None:
-        raise ValueError("this model's scores need more than the stored embedding")
-    vectors = tables.read(IMAGE_EMBEDDINGS.name).where(
-        F.col("model_version") == tagger.model_version
-    )
-    standing = tables.read(IMAGES.name, version=tables.version(IMAGES.name)).select(
-        "image_id",
-        "image_version",
-        "as_of",
-        "as_of_seq",
-        "tagged_at",
-        "content_sha256",
-        "width",
-        "height",
-        F.coalesce("embedding_seq", "run_seq").alias("embedding_seq"),
-    )
-    key = ["image_id", "image_version"]
-    read = (
-        rows.drop("as_of", "as_of_seq")
-        .join(standing, key)
-        .join(vectors.select(*key, "embedding"), key)
-    )
-    scored = read.withColumn("tags", tagger.rescore(F.col("embedding")))
-    kept = ("tagged_at", "content_sha256", "width", "height", "tags", "embedding")
-    return _facts(
-        scored.select(
-            *_ASKED,
-            F.lit("tagged").alias("status"),
-            F.lit("embedding").alias("origin"),
-            "embedding_seq",
-            *kept,
-            *_nothing_of(OUTCOME.names, but=kept),
+            *ASKED, F.lit("tagged").alias("status"), F.lit("reused").alias("origin"), "fact.*"
         ),
         run,
     )
@@ -224,7 +179,7 @@ def unique_facts(staged: DataFrame, counts: FactCounts | None = None) -> DataFra
     return ranked.where(F.col("rank") == 1).drop("rank")
 
 
-_ASKED = (
+ASKED = (
     "image_id",
     "source",
     "image_version",
@@ -238,13 +193,14 @@ _ASKED = (
 _OF_RESULT = ("tagged_at", *OUTCOME.names)
 
 
-def _nothing_of(names: list[str], *, but: tuple[str, ...]) -> list[Column]:
+def nothing_of(names: list[str], *, but: tuple[str, ...]) -> list[Column]:
+    """Nulls for the columns of ``OUTCOME`` that a fact says nothing of."""
     return [
         F.lit(None).cast(OUTCOME[name].dataType).alias(name) for name in names if name not in but
     ]
 
 
-def _facts(rows: DataFrame, run: Run) -> DataFrame:
+def make_facts(rows: DataFrame, run: Run) -> DataFrame:
     """Rows in the columns of ``tagging_results``, with what is the same for all of the run."""
     gone = F.col("status") == "deleted"
     same = {

@@ -12,7 +12,10 @@ from pipeline.tagging.winners import CHANGING, WINNING
 COUNTS = ("tagged", "failed", "deleted", "reused", "rescored", "superseded", "tags_published")
 """What a publish counts."""
 
-_COUNTED_BY_ORIGIN = {"reused": "reused", "embedding": "rescored"}
+RESCORED = ("embedding", "scores")
+"""Origins of facts that keep the embedding that stands."""
+
+_COUNTED_BY_ORIGIN = {"reused": "reused", **dict.fromkeys(RESCORED, "rescored")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class Fate:
         known: The image had a row before.
         staged_status: Of the fact.
         staged_origin: Of the fact.
+        has_text_tags: The fact failed, and has tags from its text.
     """
 
     status: str | None
@@ -34,6 +38,12 @@ class Fate:
     known: bool
     staged_status: str
     staged_origin: str
+    has_text_tags: bool
+
+    @property
+    def gives_tags(self) -> bool:
+        """The fact has tags."""
+        return self.staged_status == "tagged" or self.has_text_tags
 
     @property
     def replaces_tags(self) -> bool:
@@ -48,7 +58,7 @@ class Fate:
     @property
     def changes_embedding(self) -> bool:
         """As ``changes_tags``; what is scored again keeps the embedding it was made from."""
-        return self.changes_tags and self.staged_origin != "embedding"
+        return self.changes_tags and self.staged_origin not in RESCORED
 
     @property
     def changes_image(self) -> bool:
@@ -58,7 +68,8 @@ class Fate:
     @property
     def is_published(self) -> bool:
         """The fact's tags were published before."""
-        return self.verdict == "own" and self.staged_status == "tagged"
+        hidden = self.has_text_tags and self.status != "failed"  # behind a result
+        return self.verdict == "own" and self.gives_tags and not hidden
 
     @property
     def counted_as(self) -> str:

@@ -18,8 +18,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import ManifestConfig
-from pipeline.tables.schemas import IMAGE_EMBEDDINGS
-from pipeline.tables.store import TableSet
 from pipeline.tagging.request import RunRequest
 from pipeline.tagging.selection import ACTIVE, Action, Target, plan_actions
 
@@ -103,21 +101,12 @@ def plan_rows(
         force=request.force,
         target=target,
     )
+    return mark_unreachable(plan)
+
+
+def mark_unreachable(plan: DataFrame) -> DataFrame:
+    """A plan whose images to tag are ``unreachable`` where nobody says where they are."""
     return plan.withColumn("action", _reachable_action())
-
-
-def tag_where_no_vector_stands(plan: DataFrame, tables: TableSet, target: Target) -> DataFrame:
-    """A plan whose images without a stored embedding are tagged instead of scored again."""
-    vectors = (
-        tables.read(IMAGE_EMBEDDINGS.name)
-        .where(F.col("model_version") == target.model_version)
-        .select("image_id", "image_version", F.lit(True).alias("has_vector"))
-    )
-    lacks = (F.col("action") == "rescore") & F.col("has_vector").isNull()
-    action = F.when(lacks, "tag").otherwise(F.col("action"))
-    joined = plan.join(vectors, ["image_id", "image_version"], "left")
-    with_action = joined.withColumn("action", action).withColumn("action", _reachable_action())
-    return with_action.select(*plan.columns)
 
 
 def cut_to_limit(plan: DataFrame, limit: int | None) -> DataFrame:

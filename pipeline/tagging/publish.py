@@ -27,7 +27,7 @@ from pipeline.tables.schemas import (
 )
 from pipeline.tables.store import TableSet
 from pipeline.tagging.facts import count_facts, staged_facts, unique_facts
-from pipeline.tagging.fates import Fate, count_fates, count_published
+from pipeline.tagging.fates import RESCORED, Fate, count_fates, count_published
 from pipeline.tagging.tags import tags_of
 from pipeline.tagging.winners import CHANGING, decide_winners
 
@@ -95,22 +95,22 @@ def replacing_facts(staged: DataFrame, winners: DataFrame, fates: Mapping[Fate, 
         winners: Of :func:`pipeline.tagging.winners.decide_winners`.
         fates: How many of them met which fate.
     """
-    facts = staged.where(F.col("status") == "tagged")
-    left_out = sum(
-        met
-        for fate, met in fates.items()
-        if fate.staged_status == "tagged" and not fate.replaces_tags
-    )
+    # Of a failed image, tags are those of its text.
+    facts = staged.where((F.col("status") == "tagged") | F.col("tags").isNotNull())
+    left_out = sum(met for fate, met in fates.items() if fate.gives_tags and not fate.replaces_tags)
     if left_out == 0:
         return facts
-    loses = (F.col("staged_status") == "tagged") & (F.col("tags_effect") != "replace")
+    gives = (F.col("staged_status") == "tagged") | F.col("has_text_tags")
+    loses = gives & (F.col("tags_effect") != "replace")
     losers = winners.where(loses).select("image_id")
     return facts.join(F.broadcast(losers) if left_out <= _FEW else losers, "image_id", "left_anti")
 
 
 def _own_facts(staged: DataFrame, winners: DataFrame) -> DataFrame:
-    """Tagged facts that were published before."""
-    own = winners.where((F.col("verdict") == "own") & (F.col("staged_status") == "tagged"))
+    """Facts whose tags were published before."""
+    from_text = F.col("has_text_tags") & (F.col("status") == "failed")
+    gives = (F.col("staged_status") == "tagged") | from_text
+    own = winners.where((F.col("verdict") == "own") & gives)
     return staged.join(own.select("image_id"), "image_id", "left_semi")
 
 
@@ -145,10 +145,11 @@ class Merge:
 
 def _merge_embeddings(merge: Merge, replacing: DataFrame, winners: DataFrame) -> None:
     # What was scored again wins only while the embedding it was made from stands.
-    looked = replacing.where(F.col("origin") != "embedding")
+    looked = replacing.where((F.col("status") == "tagged") & ~F.col("origin").isin(*RESCORED))
     source = looked.select(*IMAGE_EMBEDDINGS.columns.names, F.lit(False).alias("gone"))
     if not merge.all_new:
-        gone = winners.where((F.col("tags_effect") == "remove") & F.col("known"))
+        from_text = (F.col("tags_effect") == "replace") & F.col("has_text_tags")
+        gone = winners.where(((F.col("tags_effect") == "remove") | from_text) & F.col("known"))
         markers = gone.select("image_id", F.lit(True).alias("gone"))
         source = source.unionByName(markers, allowMissingColumns=True)
     values = ("image_version", "model_version", "embedding")

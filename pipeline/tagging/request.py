@@ -101,6 +101,7 @@ def _summary(run: Run, *, slots: int, device_hour: float) -> Summary:
         "deleted",
         "superseded",
         "tags_published",
+        "text_cut",
     )
     return {
         **summary,

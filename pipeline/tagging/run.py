@@ -23,7 +23,7 @@ from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
 from pipeline.tables.schemas import IMAGES
 from pipeline.tagging.catalogue import Catalogue, leased, open_catalogue
-from pipeline.tagging.facts import Tagger
+from pipeline.tagging.facts import Tagger, staged_facts
 from pipeline.tagging.planning import Moment, count_plan
 from pipeline.tagging.release import audit_run, held, publish_run, require_state, roll_forward
 from pipeline.tagging.request import RunRequest, Summary, summarise
@@ -198,7 +198,17 @@ def _stage(
             reuse=not request.force,
         )
     watch.lap("tag")
-    return {**ledger_counts(counts), **missing, "scored": scored, "slots": request.slots}
+    cut = _count_cut_texts(workload, run)
+    return {**ledger_counts(counts), **missing, **cut, "scored": scored, "slots": request.slots}
+
+
+def _count_cut_texts(workload: Workload, run: Run) -> dict[str, int]:
+    """How many of the run's texts were longer than the model reads; empty: none was read."""
+    feed = workload.request.manifest
+    if feed is None or feed.columns.text is None:
+        return {}
+    cut = staged_facts(workload.catalogue.tables, run).where(F.col("text_cut"))
+    return {"text_cut": cut.select("image_id").distinct().count()}
 
 
 def _start(catalogue: Catalogue, request: RunRequest, tagger: Tagger) -> Run:

@@ -33,12 +33,18 @@ class Target:
     Attributes:
         model_version: The model.
         taxonomy_version: The taxonomy.
-        can_rescore: Whether the model's scores can be made from its stored embeddings.
+        can_rescore: Whether the model's scores can be made without it.
+        rescorable: Taxonomies whose results are enough for that; None: every one.
     """
 
     model_version: str
     taxonomy_version: str
     can_rescore: bool
+    rescorable: frozenset[str] | None = None
+
+    def rescores(self, taxonomy_version: str | None) -> bool:
+        """Whether results of that taxonomy can be scored again."""
+        return self.can_rescore and (self.rescorable is None or taxonomy_version in self.rescorable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +99,15 @@ def choose(
         if standing.status == "tagged" or failure is None:
             return "skip"
         return act if _is_due(failure, wanted, retry) else "wait"
-    if standing.model_version == target.model_version:
-        if standing.taxonomy_version == target.taxonomy_version:
+    same_taxonomy = standing.taxonomy_version == target.taxonomy_version
+    if standing.status == "tagged" and standing.model_version == target.model_version:
+        if same_taxonomy:
             return "skip"
-        if target.can_rescore:
+        if target.rescores(standing.taxonomy_version):
             return "rescore" if wanted.run_seq > (standing.run_seq or 0) else "superseded"
-    if failure is not None and failure.model_version == target.model_version:
+    # A failed image may have tags from its text, of a taxonomy that is not the target's.
+    outdated = standing.status == "failed" and standing.model_version and not same_taxonomy
+    if failure is not None and failure.model_version == target.model_version and not outdated:
         return act if _is_due(failure, wanted, retry) else "wait"
     return look
 
@@ -193,13 +202,18 @@ class _Rule:
         due = F.when(self._is_due(), self.act).otherwise("wait")
         if target is None:
             return action.when(_standing("status") == "tagged", "skip").otherwise(due)
-        same_model = _is(_standing("model_version"), target.model_version)
+        tagged, model = _standing("status") == "tagged", _standing("model_version")
+        same_model = tagged & _is(model, target.model_version)
         same_taxonomy = _is(_standing("taxonomy_version"), target.taxonomy_version)
         action = action.when(same_model & same_taxonomy, "skip")
         if target.can_rescore:
-            newer = self.run_seq > _seq("run_seq")
-            action = action.when(same_model, F.when(newer, "rescore").otherwise("superseded"))
-        failed_here = _is(_standing("failed_model_version"), target.model_version)
+            newer, enough = self.run_seq > _seq("run_seq"), F.lit(True)
+            if target.rescorable is not None:
+                enough = _standing("taxonomy_version").isin(*sorted(target.rescorable))
+            again = F.when(newer, "rescore").otherwise("superseded")
+            action = action.when(same_model & F.coalesce(enough, F.lit(False)), again)
+        outdated = ~tagged & model.isNotNull() & ~same_taxonomy
+        failed_here = _is(_standing("failed_model_version"), target.model_version) & ~outdated
         return action.when(failed_here, due).otherwise(look)
 
     def _is_due(self) -> Column:

@@ -21,10 +21,10 @@ from pipeline.tables.store import TableSet
 from pipeline.tagging.facts import (
     Tagger,
     manifest_facts,
-    rescored_facts,
     reusable_facts,
     tagged_facts,
 )
+from pipeline.tagging.rescoring import rescored_facts
 
 TASKS_PER_SLOT = 4  # tasks of a chunk for each slot, so that no slot idles long at its end
 LEAST_TASK_ROWS = 128  # below it a task's start-up costs more than it evens out

@@ -53,9 +53,13 @@ def decide_winners(staged: DataFrame, images: DataFrame) -> DataFrame:
     Returns:
         The columns of ``images`` as they shall be, and beside them verdict, tags_effect
         (``replace``, ``remove`` or ``keep``), known (the image had a row before),
-        staged_status and staged_origin.
+        staged_status, staged_origin and has_text_tags (it failed, and has tags from its text).
     """
-    facts = staged.select(*(F.col(name).alias(f"s_{name}") for name in _SLIM))
+    has_text_tags = (F.col("status") == "failed") & F.col("tags").isNotNull()
+    facts = staged.select(
+        *(F.col(name).alias(f"s_{name}") for name in _SLIM),
+        has_text_tags.alias("s_has_text_tags"),
+    )
     standing = images.select(*(F.col(name).alias(f"t_{name}") for name in IMAGES.columns.names))
     met = facts.join(standing, F.col("s_image_id") == F.col("t_image_id"), "left")
     judged = met.withColumn("verdict", _verdict())
@@ -66,6 +70,7 @@ def decide_winners(staged: DataFrame, images: DataFrame) -> DataFrame:
         F.col("t_image_id").isNotNull().alias("known"),
         _s("status").alias("staged_status"),
         _s("origin").alias("staged_origin"),
+        _s("has_text_tags").alias("has_text_tags"),
     )
 
 
@@ -127,9 +132,12 @@ def _verdict() -> Column:
 
 def _tags_effect() -> Column:
     tagged = _s("status") == "tagged"
+    fails_again = _is("failure") & (_t("status") == "failed")
     return (
         F.when(_is("replace", "result") & tagged, "replace")
+        .when((_is("replace") | fails_again) & _s("has_text_tags"), "replace")
         .when(_is("replace"), "remove")
+        .when(fails_again & _t("model_version").isNotNull(), "remove")
         .otherwise("keep")
     )
 
@@ -154,6 +162,13 @@ def _next_row() -> dict[str, Column]:
     def result(name: str) -> Column:
         return F.when(gives_result, _s(name)).when(~replaces, _t(name))
 
+    # A failed image names the model of the tags it has from its text.
+    fails = notes_failure & (replaces | (_t("status") == "failed"))
+
+    def model(name: str) -> Column:
+        of_text = F.when(_s("has_text_tags"), _s(name))
+        return F.when(fails, of_text).otherwise(result(name))
+
     def run(name: str) -> Column:
         return F.when(gives_run, _s(name)).when(~replaces, _t(name))
 
@@ -175,8 +190,8 @@ def _next_row() -> dict[str, Column]:
         "image_version": F.when(replaces, _s("image_version")).otherwise(_t("image_version")),
         "as_of": asserted("as_of"),
         "as_of_seq": asserted("as_of_seq"),
-        "model_version": result("model_version"),
-        "taxonomy_version": result("taxonomy_version"),
+        "model_version": model("model_version"),
+        "taxonomy_version": model("taxonomy_version"),
         "run_id": run("run_id"),
         "run_seq": run("run_seq"),
         "tagged_at": result("tagged_at"),

@@ -13,11 +13,12 @@ from pipeline.tagging.planning import (
     Moment,
     PlanCounts,
     cut_to_limit,
+    mark_unreachable,
     missing_images,
     plan_rows,
-    tag_where_no_vector_stands,
 )
 from pipeline.tagging.request import RunRequest
+from pipeline.tagging.rescoring import find_rescorable, tag_where_nothing_stands
 from pipeline.tagging.selection import Target
 from pipeline.tagging.stage import staged_images
 
@@ -49,11 +50,11 @@ class Workload:
         """
         tables, limit = self.catalogue.tables, self.request.limit
         manifest = self.catalogue.manifest
-        target = target_of(self.request, self.tagger)
+        target = self.target(images)
         rows = manifest.rows if manifest else None
         plan = plan_rows(rows, images, self.request, moment, target=target)
         if images is not None and target is not None and target.can_rescore:
-            plan = tag_where_no_vector_stands(plan, tables, target)
+            plan = mark_unreachable(tag_where_nothing_stands(plan, tables, self.tagger))
         if resumed is not None:
             staged = staged_images(tables, resumed)
             if limit is not None:
@@ -62,23 +63,26 @@ class Workload:
             plan = plan.join(staged, "image_id", "left_anti").unionByName(done)
         return cut_to_limit(plan, limit)
 
+    def target(self, images: DataFrame | None) -> Target | None:
+        """What a backfill brings images to; None for other runs."""
+        if self.request.selection != "backfill":
+            return None
+        rescorable = None
+        if images is not None:
+            rescorable = find_rescorable(self.catalogue.tables, self.tagger)
+        return Target(
+            model_version=self.tagger.model_version,
+            taxonomy_version=self.tagger.taxonomy.version,
+            can_rescore=rescorable is None or bool(rescorable),
+            rescorable=rescorable,
+        )
+
     def count_missing(self, images: DataFrame) -> dict[str, int]:
         """How many images of the feed a complete manifest does not name; empty: it is not."""
         feed, manifest = self.request.manifest, self.catalogue.manifest
         if feed is None or manifest is None or not (feed.complete or feed.retire_missing):
             return {}
         return {"missing": missing_images(manifest.rows, images, source=feed.source).count()}
-
-
-def target_of(request: RunRequest, tagger: Tagger) -> Target | None:
-    """What a backfill brings images to; None for other runs."""
-    if request.selection != "backfill":
-        return None
-    return Target(
-        model_version=tagger.model_version,
-        taxonomy_version=tagger.taxonomy.version,
-        can_rescore=tagger.rescore is not None,
-    )
 
 
 def ledger_counts(counts: PlanCounts) -> dict[str, int]:

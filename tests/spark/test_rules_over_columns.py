@@ -59,6 +59,13 @@ def standings() -> list[Standing | None]:
         for result, failure in itertools.product(results, failures):
             if result is None and failure is None:
                 continue
+            if result is None:  # it has tags from its text
+                names = {"model_version": "m", "taxonomy_version": "t"}
+                rows.append(
+                    Standing(
+                        status="failed", image_version="a", failure=failure, **moment, **names
+                    )
+                )
             rows.append(
                 Standing(
                     status="tagged" if result else "failed",
@@ -85,9 +92,13 @@ def facts() -> list[Staged]:
             taxonomy_version=None if status == "deleted" else "u",
             reason="corrupt" if status == "failed" else None,
             retriable=False,
+            has_text_tags=text,
         )
-        for status, version, at, seq in itertools.product(
-            ("tagged", "failed", "deleted"), "ab", (5, 10, 60), SEQS
+        for (status, text), version, at, seq in itertools.product(
+            (("tagged", False), ("failed", False), ("failed", True), ("deleted", False)),
+            "ab",
+            (5, 10, 60),
+            SEQS,
         )
     ]
 
@@ -175,6 +186,7 @@ def fact_row(key: str, staged: Staged) -> tuple:
         "reason": staged.reason,
         "retriable": staged.retriable if staged.reason else None,
         "uri": "new-place",
+        "tags": [] if staged.has_text_tags or staged.status == "tagged" else None,
     }
     return tuple(values.get(name) for name in TAGGING_RESULTS.columns.names)
 
@@ -264,6 +276,22 @@ TARGETS = {
     "another model": {"target": Target(model_version="n", taxonomy_version="t", can_rescore=True)},
     "no vector is enough": {
         "target": Target(model_version="m", taxonomy_version="u", can_rescore=False)
+    },
+    "thresholds alone": {
+        "target": Target(
+            model_version="m",
+            taxonomy_version="u",
+            can_rescore=True,
+            rescorable=frozenset({"t", "v"}),
+        )
+    },
+    "more than thresholds": {
+        "target": Target(
+            model_version="m",
+            taxonomy_version="u",
+            can_rescore=True,
+            rescorable=frozenset({"v"}),
+        )
     },
 }
 

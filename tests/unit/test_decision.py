@@ -22,7 +22,9 @@ def day(number: int) -> datetime:
     return DAY_0 + timedelta(days=number)
 
 
-def fact(status: str = "tagged", version: str = "a", at: int = 1, seq: int = 1) -> Staged:
+def fact(
+    status: str = "tagged", version: str = "a", at: int = 1, seq: int = 1, *, text: bool = False
+) -> Staged:
     gone = status == "deleted"
     return Staged(
         status=status,  # type: ignore[arg-type]
@@ -36,6 +38,7 @@ def fact(status: str = "tagged", version: str = "a", at: int = 1, seq: int = 1) 
         taxonomy_version=None if gone else "t",
         reason="not_found" if status == "failed" else None,
         retriable=status == "failed",
+        has_text_tags=text and status == "failed",
     )
 
 
@@ -58,7 +61,8 @@ def runs_over_one_image(draw: st.DrawFn) -> list[Staged]:
         version += draw(st.integers(0, 1))
         status = draw(st.sampled_from(["tagged", "failed"]))
         # Every third version is the image being gone.
-        facts.append(fact("deleted" if version % 3 == 2 else status, f"v{version}", at, seq))
+        status, text = ("deleted" if version % 3 == 2 else status), draw(st.booleans())
+        facts.append(fact(status, f"v{version}", at, seq, text=text))
     return facts
 
 
@@ -179,6 +183,71 @@ def test_a_failure_of_a_new_picture_takes_the_old_tags_away():
     after = decide(publish(fact("tagged", "a", 1, 1)), fact("failed", "b", 2, 2))
     assert (after.verdict, after.tags) == ("replace", "remove")
     assert (after.row.status, after.row.run_seq, after.row.model_version) == ("failed", None, None)
+
+
+def tags_of(*facts: Staged) -> int | None:
+    """run_seq of the fact whose tags stand in the end; None: none do."""
+    row, seq = None, None
+    for staged in facts:
+        decision = decide(row, staged)
+        row = decision.row
+        if decision.tags != "keep":
+            seq = staged.run_seq if decision.tags == "replace" else None
+    return seq
+
+
+@settings(max_examples=400, deadline=None)
+@given(runs_over_one_image(), st.randoms(use_true_random=False))
+def test_tags_from_texts_end_the_same_in_any_order_of_publishing(facts, random):
+    shuffled = list(facts)
+    random.shuffle(shuffled)
+    row, seq = publish(*facts), tags_of(*facts)
+    assert tags_of(*shuffled) == seq
+    has_tags = row.status == "tagged" or (row.status == "failed" and row.model_version)
+    assert bool(has_tags) == (seq is not None)
+
+
+def test_a_failure_brings_the_tags_of_its_text_and_stays_a_failure():
+    failed = fact("failed", "a", 1, 1, text=True)
+    after = decide(None, failed)
+    assert (after.verdict, after.tags) == ("replace", "replace")
+    assert (after.row.status, after.row.run_seq, after.row.embedding_seq) == ("failed", None, None)
+    assert (after.row.model_version, after.row.taxonomy_version) == ("m1", "t")
+    assert after.row.failure.reason == "not_found"
+    wanted = Wanted(image_version="a", as_of=day(9))
+    assert choose(after.row, wanted, retry=RETRY) == "tag"  # tried again when it is due
+
+
+def test_tags_of_a_text_never_take_the_place_of_a_result_of_the_same_picture():
+    result, failed = fact("tagged", "a", 1, 1), fact("failed", "a", 2, 2, text=True)
+    for order in itertools.permutations([result, failed]):
+        assert tags_of(*order) == 1
+        assert publish(*order).status == "tagged"
+
+
+def test_a_later_failure_without_a_text_takes_the_tags_of_an_earlier_one():
+    with_text, without = fact("failed", "a", 1, 1, text=True), fact("failed", "a", 2, 2)
+    for order in itertools.permutations([with_text, without]):
+        assert tags_of(*order) is None
+        assert publish(*order).model_version is None
+
+
+def test_a_backfill_looks_once_more_at_a_text_whose_tags_are_of_another_taxonomy():
+    failed = publish(replace(fact("failed", "a", 1, 1, text=True), retriable=False))
+    wanted = Wanted(image_version="a", as_of=day(1))
+    assert choose(failed, wanted, retry=RETRY, target=TARGET) == "wait"
+    other = replace(TARGET, taxonomy_version="u")
+    assert choose(failed, wanted, retry=RETRY, target=other) == "tag"
+    assert choose(failed, wanted, retry=RETRY) == "wait"
+
+
+def test_a_backfill_scores_again_only_what_was_made_for_a_taxonomy_it_can_use():
+    standing = publish(fact("tagged", "a", 1, 1))
+    wanted = Wanted(image_version="a", as_of=day(1))
+    target = replace(TARGET, taxonomy_version="u")
+    for rescorable, expected in ((frozenset("t"), "rescore"), (frozenset("w"), "tag")):
+        one = replace(target, rescorable=rescorable)
+        assert choose(standing, wanted, retry=RETRY, target=one) == expected
 
 
 def test_a_result_beats_a_failure_of_a_later_run():
