@@ -30,18 +30,18 @@ def draw_plot(path: Path, results: Sequence[Result]) -> None:
     """
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
     figure.suptitle("Parts of CMA-CLIP, compared: mean over seeds, 95 %")
-    axes = figure.subplots(2, 4)
-    kinds = dict.fromkeys(
-        (line["modality"], line["how"]) for line in find_noise_lines(results, FULL)
+    tasks = list(summarise(results, "accuracy")[FULL])
+    kinds = list(
+        dict.fromkeys((line["modality"], line["how"]) for line in find_noise_lines(results, FULL))
     )
-    for axis in axes[0][1:]:
-        axis.sharex(axes[0][0])
-    for axis, task in zip(axes[0], summarise(results, "accuracy")[FULL], strict=True):
+    above, below = figure.subfigures(2, 1)
+    arms = above.subplots(1, len(tasks), sharey=True)
+    for axis, task in zip(arms, tasks, strict=True):
         _draw_arms(axis, results, task)
-        axis.tick_params(labelleft=axis is axes[0][0])
-    for axis, kind in zip(axes[1], kinds, strict=True):
+    noise = below.subplots(1, len(kinds), sharey=True)
+    for axis, kind in zip(noise, kinds, strict=True):
         _draw_noise(axis, results, kind)
-    axes[1][0].legend(fontsize=8)
+    noise[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pipeline.models.cma_predictor import CmaClipPredictor
 from trials.images import load_sets
 
 from modality_ablation.arms import ARMS, Training
@@ -22,6 +21,7 @@ from pipeline.evaluation.modality_study import make_reader
 from pipeline.evaluation.noise import NoisePoint, run_noise_protocol
 from pipeline.evaluation.resampling import rank_pooled
 from pipeline.models.cma_clip import CmaClip
+from pipeline.models.cma_predictor import CmaClipPredictor
 from pipeline.models.towers import load_towers
 from pipeline.taxonomy import Taxonomy
 from pipeline.training.course import make_cma_course
