@@ -34,13 +34,12 @@ from modality_ablation.findings import (
 )
 from modality_ablation.page import make_figures_table, write_page
 from modality_ablation.plot import draw_plot
-from modality_ablation.settings import ARCHITECTURE, Settings
+from modality_ablation.settings import ARCHITECTURE, DISTURBANCE, Settings
 from modality_ablation.training import run_training
 from trials.contest import Contest
 from trials.intervals import Interval
 from trials.kept import keep_settings, tell, write_json, write_report
 
-from pipeline.config import DisturbanceConfig
 from pipeline.errors import PipelineError
 from pipeline.models.device import choose_device
 
@@ -61,7 +60,7 @@ def make_settings(asked: argparse.Namespace) -> Settings:
         seeds=2 if quick else asked.seeds,
         batch_size=asked.batch_size,
         learning_rate=asked.learning_rate,
-        disturbance=DisturbanceConfig(),
+        disturbance=DISTURBANCE,
     )
 
 
@@ -154,7 +153,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, default=Path("cma-ablation-output"), help="folder of all it leaves")
     add("--images", type=int, default=4000, help="pictures to draw, all splits together")
-    add("--epochs", type=int, default=8, help="passes of each training")
+    add("--epochs", type=int, default=12, help="passes of each training")
     add("--seeds", type=int, default=5, help="trainings of each arm")
     add("--batch-size", type=int, default=32, help="images per step")
     add("--learning-rate", type=float, default=1e-3, help="peak rate of all weights")

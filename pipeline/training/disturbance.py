@@ -45,9 +45,9 @@ def draw_disturbance(
 ) -> Disturbance:
     """Draw what happens to each of some images.
 
-    Of one image at most one modality is touched, by a coin: a label that neither modality tells
-    teaches nothing. So an image's text is spoilt in half of the share that a rate asks for when
-    its picture's turn is drawn too.
+    Of one image at most one modality is touched: a label that neither tells teaches nothing. Where
+    both are drawn, a coin says which one is left alone, so each is touched a little less often
+    than its shares say.
 
     Args:
         count: Images of the batch.

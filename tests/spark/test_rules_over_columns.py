@@ -62,9 +62,7 @@ def standings() -> list[Standing | None]:
             if result is None:  # it has tags from its text
                 names = {"model_version": "m", "taxonomy_version": "t"}
                 rows.append(
-                    Standing(
-                        status="failed", image_version="a", failure=failure, **moment, **names
-                    )
+                    Standing(status="failed", image_version="a", failure=failure, **moment, **names)
                 )
             rows.append(
                 Standing(
