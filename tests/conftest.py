@@ -138,6 +138,13 @@ def tiny_bundle(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def tiny_cma_bundle(tiny_models: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``tiny_bundle``, of a model that reads images and texts."""
+    path: Path = tiny_models.make_cma_bundle(tmp_path_factory.mktemp("cma-model")).path
+    return path
+
+
+@pytest.fixture(scope="session")
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty store of MLflow in a SQLite file. Tests copy it: making one takes seconds."""
     from pipeline.config import TrackingConfig
