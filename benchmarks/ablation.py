@@ -18,6 +18,7 @@ Leaves ``page.md`` (tables, sentences, the frame of a page for ``docs/decisions`
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import itertools
 import json
@@ -30,7 +31,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loss_ablation.contest import Contest
 from loss_ablation.data import prepare_data
 from loss_ablation.findings import (
     compare_finalists,
@@ -42,8 +42,10 @@ from loss_ablation.findings import (
 from loss_ablation.grid import FAMILIES, TAUS, choose_finalists, make_grid, pick_variants
 from loss_ablation.page import make_finals_table, write_page
 from loss_ablation.plot import draw_plot
-from loss_ablation.settings import ARCHITECTURE, Settings, keep_settings, write_json
-from loss_ablation.training import Training
+from loss_ablation.settings import ARCHITECTURE, Settings
+from loss_ablation.training import Training, run_training
+from trials.contest import Contest
+from trials.kept import keep_settings, tell, write_json, write_report
 
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.models.device import choose_device
@@ -121,10 +123,20 @@ class Ablation:
     def run(self) -> dict[str, Any]:
         """All of it; the report."""
         keep_settings(self.settings, self.output)
-        _tell("decoding" if self.settings.manifest else f"drawing {self.settings.images} pictures")
+        tell("decoding" if self.settings.manifest else f"drawing {self.settings.images} pictures")
         data = prepare_data(self.settings, self.output / "data", processes=self.processes)
+        train = functools.partial(
+            run_training,
+            settings=self.settings,
+            folder=self.output / "data",
+            device=self.device,
+        )
         with Contest(
-            self.settings, self.output, device=self.device, processes=self.processes
+            train,
+            self.output / "results",
+            device=self.device,
+            processes=self.processes,
+            describe=lambda result: f"GAP {result['test']['gap']['value']:.3f}",
         ) as contest:
             screening = [
                 Training(
@@ -144,7 +156,7 @@ class Ablation:
         return self.report(data, screened, finals, minutes=spent / 60)
 
     def choose(
-        self, contest: Contest, screened: Sequence[dict[str, Any]], spent: float
+        self, contest: Contest[Training], screened: Sequence[dict[str, Any]], spent: float
     ) -> list[str]:
         """Names of the finalists: chosen once, as many as the time allows."""
         kept = self.output / "finalists.json"
@@ -161,7 +173,7 @@ class Ablation:
                 f" {', '.join(found['no_time_for'])}: of them only the screening is known."
             )
         names = found["chosen"]
-        _tell(f"finalists: {', '.join(names)}")
+        tell(f"finalists: {', '.join(names)}")
         return list(names)
 
     def make_finals(self, names: Sequence[str]) -> list[Training]:
@@ -219,24 +231,8 @@ class Ablation:
             "plot": str(plot),
         }
         print(make_finals_table(finals), *words, f"{page} and {plot} are written.", sep="\n")
-        # JSON knows no NaN: an interval of one seed has no ends.
-        text = json.dumps(_without_nan(report))
-        (self.output / "report.json").write_text(text + "\n")
-        print(text)
+        print(write_report(self.output / "report.json", report))
         return report
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -274,10 +270,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             minutes=asked.minutes,
         ).run()
     except PipelineError as error:
-        _tell(f"ablation: error: {error}")
+        tell(f"ablation: error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _tell("ablation: interrupted; started again it goes on where it was")
+        tell("ablation: interrupted; started again it goes on where it was")
         return 130
     return 0
 

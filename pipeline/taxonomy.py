@@ -90,6 +90,16 @@ class Taxonomy:
         return tuple((task, label) for task in self.tasks for label in task.labels)
 
     @property
+    def columns(self) -> tuple[tuple[Task, slice], ...]:
+        """Each task with the columns of its labels among those of :attr:`labels`."""
+        found, start = [], 0
+        for task in self.tasks:
+            end = start + len(task.labels)
+            found.append((task, slice(start, end)))
+            start = end
+        return tuple(found)
+
+    @property
     def version(self) -> str:
         """Digest of tasks, ids, names, texts and thresholds in file order, 12 hex digits."""
         canonical = json.dumps(

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trials.images import keep_marks
+from trials.kept import write_json
 
-from loss_ablation.settings import Settings, write_json
+from loss_ablation.settings import Settings
 from pipeline.config import DecodeConfig, FetchConfig, LabelledManifestConfig, TowersConfig
 from pipeline.errors import ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
@@ -66,33 +68,10 @@ def prepare_data(settings: Settings, folder: Path, *, processes: int) -> dict[st
             manifest, taxonomy = str(catalogue.labelled), str(catalogue.taxonomy)
         (folder / "taxonomy.yaml").write_bytes(Path(taxonomy).read_bytes())
         sets = _decode(settings, folder, manifest)
-    marks = {f"{split}_targets": images.targets for split, images in sets.items()}
-    marks |= {f"{split}_known": images.known for split, images in sets.items()}
-    np.savez(folder / "labels.npz", **marks)
+    keep_marks(sets, folder)
     description = _describe(sets) | {"seconds": round(time.monotonic() - started, 1)}
     write_json(described, description)  # last: it says that all else is there
     return description
-
-
-def load_data(folder: Path) -> dict[str, PixelSet]:
-    """The images of each split, their pixels memory-mapped.
-
-    Args:
-        folder: Of :func:`prepare_data`.
-    """
-    with np.load(folder / "labels.npz") as marks:
-        targets = {split: marks[f"{split}_targets"] for split in SPLITS}
-        known = {split: marks[f"{split}_known"] for split in SPLITS}
-    return {
-        split: PixelSet(
-            pixels=np.load(folder / f"{split}.npy", mmap_mode="r")[: len(targets[split])],
-            targets=targets[split],
-            known=known[split],
-            ids=tuple(map(str, range(len(targets[split])))),
-            left_out=Counter(),
-        )
-        for split in SPLITS
-    }
 
 
 def _decode(settings: Settings, folder: Path, manifest: str) -> dict[str, PixelSet]:

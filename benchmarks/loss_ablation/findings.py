@@ -7,53 +7,21 @@ weights and order; the test images are the same for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from trials.intervals import Interval, as_points, as_share, make_interval, show_interval
 
 from loss_ablation.grid import FIXED, LEARNT, PLAIN
-from loss_ablation.training import CONFIDENCE, FIGURES
+from loss_ablation.training import FIGURES
 
 Result = Mapping[str, Any]
 _LEAST = 2
 # The promise this ablation is there to check: points of GAP over plain BCE on cosines.
 PROMISED = 0.05
 _TEMPERED = (FIXED, LEARNT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A mean and where it may lie.
-
-    Attributes:
-        value: The mean.
-        low: Lower end.
-        high: Upper end.
-        n: Values it is the mean of.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def holds_zero(self) -> bool:
-        """Whether nothing may be claimed."""
-        return not (self.low > 0 or self.high < 0)
-
-
-def make_interval(values: Sequence[float]) -> Interval:
-    """Mean of values with Student's interval; without ends (NaN) for a single value."""
-    mean = float(np.mean(values))
-    if len(values) < _LEAST:
-        return Interval(value=mean, low=math.nan, high=math.nan, n=len(values))
-    spread = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * spread
-    return Interval(value=mean, low=mean - reach, high=mean + reach, n=len(values))
 
 
 def summarise_finalists(finals: Sequence[Result]) -> list[dict[str, Any]]:
@@ -249,25 +217,3 @@ def _tell_promise(finals: Sequence[Result], rows: Sequence[Mapping[str, Any]]) -
 def _tell_difference(gap: Interval, over: str) -> str:
     said = f"{show_interval(gap, as_points)} points of GAP over {gap.n} {over}"
     return f"{said}; the interval holds 0, so nothing is shown." if gap.holds_zero else f"{said}."
-
-
-def as_points(share: float) -> str:
-    """A difference of shares in points, with its sign."""
-    return f"{100 * share:+.1f}"
-
-
-def as_share(share: float) -> str:
-    """A figure between 0 and 1."""
-    return f"{share:.3f}"
-
-
-def show_interval(interval: Interval, write: Callable[[float], str]) -> str:
-    """A mean with its ends in brackets.
-
-    Args:
-        interval: What to show.
-        write: Writes a number.
-    """
-    if math.isnan(interval.low):
-        return f"{write(interval.value)} (no interval)"
-    return f"{write(interval.value)} [{write(interval.low)}, {write(interval.high)}]"

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trials.intervals import Interval, as_points, as_share, make_table, show_interval
+
 from loss_ablation.findings import (
-    Interval,
-    as_points,
-    as_share,
     compare_finalists,
-    show_interval,
     summarise_finalists,
     tell_effects,
     tell_finals,
@@ -83,7 +81,7 @@ def make_finals_table(finals: Sequence[Result]) -> str:
             for figure in FIGURES
         ]
         rows.append([row["variant"], *shown])
-    return _make_table(["finalist", *_HEADINGS], rows)
+    return make_table(["finalist", *_HEADINGS], rows)
 
 
 def make_differences_table(finals: Sequence[Result]) -> str:
@@ -100,7 +98,7 @@ def make_differences_table(finals: Sequence[Result]) -> str:
             found = compare_finalists(finals, first, second)
             cells.append(show_interval(found["gap"], as_points) if found else "no common seed")
         rows.append([first, *cells])
-    return _make_table(["", *names[1:]], rows) if rows else ""
+    return make_table(["", *names[1:]], rows) if rows else ""
 
 
 def make_screening_table(screened: Sequence[Result]) -> str:
@@ -116,7 +114,7 @@ def make_screening_table(screened: Sequence[Result]) -> str:
             show_interval(Interval(**result["test"][figure], n=1), as_share) for figure in FIGURES
         ]
         rows.append([result["family"], result["tau"], result["bias"], result["parts"], *shown])
-    return _make_table(["loss", "tau", "bias", "tuned towers", *_HEADINGS], rows)
+    return make_table(["loss", "tau", "bias", "tuned towers", *_HEADINGS], rows)
 
 
 def _describe(settings: Settings, data: Mapping[str, Any], minutes: float) -> str:
@@ -133,8 +131,3 @@ def _describe(settings: Settings, data: Mapping[str, Any], minutes: float) -> st
         f" screening, {settings.final_epochs} in the finals, AdamW at {settings.learning_rate:g},"
         f" batches of {settings.batch_size}, from {start}. {minutes:.0f} minutes in all."
     )
-
-
-def _make_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from trials.intervals import make_reaches
 
 from loss_ablation.grid import ASYMMETRIC, FIXED, LEARNT, LINEAR, PLAIN, SOFTMAX
 
@@ -84,7 +85,7 @@ def _draw_screening(axis: Axes, results: Sequence[Result]) -> None:
         axis.errorbar(
             x,
             [one["value"] for one in figures],
-            yerr=_make_reaches(figures),
+            yerr=make_reaches(figures),
             fmt="o",
             color=colour,
             markersize=4,
@@ -110,7 +111,7 @@ def _draw_finals(axis: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> Non
     axis.errorbar(
         [one["value"] for one in figures],
         list(y),
-        xerr=_make_reaches(figures),
+        xerr=make_reaches(figures),
         fmt="o",
         color="#000000",
         capsize=3,
@@ -118,10 +119,3 @@ def _draw_finals(axis: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> Non
     axis.set_yticks(list(y), [row["variant"] for row in rows], fontsize=8)
     axis.grid(axis="x", alpha=0.3)
     axis.margins(y=0.15)
-
-
-def _make_reaches(figures: Sequence[Mapping[str, float]]) -> list[list[float]]:
-    """How far each interval reaches below and above its figure; nowhere where it has no ends."""
-    below = [max(0.0, one["value"] - one["low"]) for one in figures]
-    above = [max(0.0, one["high"] - one["value"]) for one in figures]
-    return [below, above]

@@ -1,14 +1,8 @@
-"""What an ablation is told, and how it is kept so that it can go on where it was."""
+"""What an ablation is told."""
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
-
-from pipeline.errors import ConfigurationError
+from dataclasses import dataclass
 
 # A small residual network as CLIP's (3 million weights, half of them token embeddings) on small
 # pictures, since it is trained some eighty times: a core takes it through 290 images a second,
@@ -71,45 +65,3 @@ class Settings:
     batch_size: int
     learning_rate: float
     resamples: int
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all: an ablation that was killed reads it when it goes on.
-
-    Args:
-        path: Its folder is there.
-        value: Plain JSON data.
-    """
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(beside, path)
-
-
-def keep_settings(settings: Settings, folder: Path) -> None:
-    """Write the settings into the output folder, or hold them against those that are there.
-
-    Args:
-        settings: Of this start.
-        folder: Made where it is missing.
-
-    Raises:
-        ConfigurationError: The folder holds results of other settings.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "settings.json"
-    asked = json.loads(json.dumps(asdict(settings)))
-    if not path.exists():
-        write_json(path, asked)
-        return
-    kept = json.loads(path.read_text())
-    if kept != asked:
-        differing = sorted(
-            key for key in kept.keys() | asked.keys() if kept.get(key) != asked.get(key)
-        )
-        raise ConfigurationError(
-            "the output folder holds an ablation of other settings",
-            where=path,
-            expected={key: kept.get(key) for key in differing},
-            got={key: asked.get(key) for key in differing},
-            todo="choose another --output, or start with the same options",
-        )

@@ -6,11 +6,6 @@ training with two threads.
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from trials.images import load_sets
+from trials.intervals import CONFIDENCE
 
-from loss_ablation.data import load_data
 from loss_ablation.grid import SOFTMAX, Variant
 from loss_ablation.settings import Settings
 from pipeline.config import TowersConfig
@@ -30,12 +26,12 @@ from pipeline.evaluation.resampling import draw_weights, rank_labels, rank_poole
 from pipeline.models.labels import tokenize_labels
 from pipeline.models.towers import load_towers
 from pipeline.taxonomy import read_taxonomy
+from pipeline.training.course import make_mumic_course
 from pipeline.training.loop import train
 from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet
 from pipeline.training.validation import score_with_network
 
-CONFIDENCE = 0.95
 FIGURES = ("gap", "gap_at_10", "macro_map")
 _K = 10
 _SCORING_BATCH = 128
@@ -67,24 +63,6 @@ class Training:
     def cost(self) -> float:
         """Passes, weighed by what they take; ours, rounded from a profile."""
         return self.epochs * (0.4 if self.variant.parts == "neither" else 1.0)
-
-
-def prepare_process(device: str) -> None:
-    """Called once in each process of the pool."""
-    # Control-C reaches all of them: one line of the ablation is enough.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    logging.getLogger("pipeline").setLevel(logging.ERROR)  # random weights are no news here
-    if device == "cpu":
-        torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: Any) -> None:
-    """A killed ablation leaves nobody behind who trains on."""
-    parent.join()
-    os._exit(1)
 
 
 def run_training(
@@ -126,27 +104,31 @@ def run_training(
 def _train(
     training: Training, settings: Settings, folder: Path, device: torch.device
 ) -> dict[str, Any]:
-    sets = load_data(folder)
+    sets = load_sets(folder)
     torch.manual_seed(training.seed)
     towers = load_towers(
         TowersConfig(architecture=settings.architecture, pretrained=settings.pretrained)
     )
     variant = training.variant
     tokens, owners = tokenize_labels(towers.tokenizer, read_taxonomy(folder / "taxonomy.yaml"))
+    optimizer = variant.make_optimizer(
+        epochs=training.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        seed=training.seed,
+    )
     trained = train(
-        make_mumic(towers.model, variant.loss),
-        tokens=tokens,
-        owners=owners,
+        make_mumic_course(
+            make_mumic(towers.model, variant.loss),
+            tokens=tokens,
+            owners=owners,
+            loss=variant.loss,
+            optimizer=optimizer,
+        ),
         training=sets["train"],
         validation=sets["validation"],
         preprocessing=towers.preprocessing,
-        optimizer=variant.make_optimizer(
-            epochs=training.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            seed=training.seed,
-        ),
-        loss=variant.loss,
+        optimizer=optimizer,
         device=device,
     )
     network = trained.network.to(device)
@@ -170,8 +152,8 @@ def _train(
         "best_epoch": trained.best + 1,
         "images_per_s": round(trained.images_per_s, 1),
         "ends_at": {
-            "tau": round(float(trained.mumic.tau.detach()), 4),
-            "bias": round(float(trained.mumic.bias.detach()), 3),
+            "tau": round(float(trained.network.mumic.tau.detach()), 4),
+            "bias": round(float(trained.network.mumic.bias.detach()), 3),
         },
     }
 

@@ -5,11 +5,13 @@ dataclasses by :mod:`pipeline.cli`. Nothing here reads a file or the environment
 """
 
 from pipeline.config.cma_clip import CmaClipConfig, Modalities, ModalityAttention
+from pipeline.config.cma_training import CmaTrainingConfig, DisturbanceConfig
 from pipeline.config.evaluation import (
     CalibrationConfig,
     EvaluateModelConfig,
     FiguresConfig,
     LabelErrorsConfig,
+    NoiseConfig,
     ReportConfig,
 )
 from pipeline.config.registry import (
@@ -62,11 +64,13 @@ __all__ = [
     "CalibrationConfig",
     "CheckpointConfig",
     "CmaClipConfig",
+    "CmaTrainingConfig",
     "ColumnsConfig",
     "CostConfig",
     "DecodeConfig",
     "Device",
     "DistributionConfig",
+    "DisturbanceConfig",
     "EraseImagesConfig",
     "EvaluateModelConfig",
     "FetchConfig",
@@ -84,6 +88,7 @@ __all__ = [
     "Modalities",
     "ModalityAttention",
     "ModelConfig",
+    "NoiseConfig",
     "OptimizerConfig",
     "PaceConfig",
     "Precision",

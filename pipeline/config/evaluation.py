@@ -76,12 +76,34 @@ class ReportConfig:
         label_errors: Probable label errors shown with pictures.
         pairs: Pairs of labels in the tables of confusions and of labels that stand together.
         thumbnail_pixels: Longer side of a picture.
+        explanations: Images explained by the attention between words and patches, for models that
+            read both; those named in ``explained`` first, then those of the worst mistakes.
+        explained: Ids of images to explain.
     """
 
     mistakes: int = 36
     label_errors: int = 60
     pairs: int = 20
     thumbnail_pixels: int = 160
+    explanations: int = 12
+    explained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseConfig:
+    """The noise protocol, for models that read images and texts.
+
+    Attributes:
+        enabled: Run it.
+        rates: Shares of the images whose text or picture is spoilt, each 0 to 1.
+        images: Images of the evaluated split it takes at most; each is predicted five times.
+        seed: Of the choice of images, and of what they get instead.
+    """
+
+    enabled: bool = True
+    rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    images: int = 500
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +123,7 @@ class EvaluateModelConfig:
         figures: What is measured.
         calibration: How thresholds are chosen.
         label_errors: The table of probably wrong labels.
+        noise: What becomes of the figures when texts or pictures are spoilt.
         report: What the report shows.
         fetch: How image bytes are fetched.
         decode: How bytes become pixels.
@@ -118,6 +141,7 @@ class EvaluateModelConfig:
     figures: FiguresConfig = field(default_factory=FiguresConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     label_errors: LabelErrorsConfig = field(default_factory=LabelErrorsConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     fetch: FetchConfig = field(default_factory=FetchConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)

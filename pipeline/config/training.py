@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline.config.cma_clip import CmaClipConfig
+from pipeline.config.cma_training import CmaTrainingConfig
 from pipeline.config.registry import TrackingConfig
 from pipeline.config.sections import (
     DecodeConfig,
@@ -43,8 +45,8 @@ class OptimizerConfig:
         learning_rate: Peak rate of AdamW, after the warm-up, before the cosine.
         image_learning_rate: Peak rate of the image tower. Default: ``learning_rate``.
         text_learning_rate: Peak rate of the text tower. Default: ``learning_rate``.
-        head_learning_rate: Peak rate of temperature, bias and linear head. Default:
-            ``learning_rate``.
+        head_learning_rate: Peak rate of all that is no tower: MuMIC's temperature, bias and
+            linear head, CMA-CLIP's attentions and heads. Default: ``learning_rate``.
         weight_decay: Of AdamW, on matrices only.
         warmup: Share of the steps with a rising rate.
         clip_norm: Largest norm of the gradient.
@@ -151,6 +153,11 @@ class LabelledManifestConfig:
         labels: Column with the label ids, array<string>.
         unknown: Column with label ids nobody checked, array<string>. Default: ``unknown`` where
             there is one.
+        text: Column of what stands beside the image (a title), for CMA-CLIP. Default: ``text``
+            where there is one.
+        attributes: Column with the label of each single_label task, map<string,string> from task
+            id to label id; a task that is missing was not checked. Default: ``attributes`` where
+            there is one.
         split: Column with ``train``, ``validation`` or ``test``.
         group: Column of what images belong to (a product, a hotel), string or integer: a group is
             never torn apart by a split. Read where it is named, or instead of a split column that
@@ -165,6 +172,8 @@ class LabelledManifestConfig:
     content: str | None = None
     labels: str = "labels"
     unknown: str | None = None
+    text: str | None = None
+    attributes: str | None = None
     split: str = "split"
     group: str | None = None
     validation_share: float = 0.1
@@ -187,16 +196,20 @@ class SuspectsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainModelConfig:
-    """Train MuMIC on a labelled manifest and write a bundle.
+    """Train a model on a labelled manifest and write a bundle.
 
     Attributes:
+        kind: ``mumic``: images alone, scored against label texts. ``cma_clip``: images and texts
+            together, several tasks; it knows the labels it was trained on only.
         manifest: Images with labels.
         taxonomy: The taxonomy file (YAML).
         bundle: Folder to write the bundle to. It must not exist yet.
         suspects: Labels that are left out.
         towers: Where the training starts.
         optimizer: How the weights move.
-        loss: What is minimised.
+        loss: What is minimised, with MuMIC.
+        cma_clip: Parts of CMA-CLIP beside its towers.
+        cma_training: How CMA-CLIP learns its tasks.
         checkpoint: Where a training that was cut off goes on from.
         distribution: How many processes train together.
         fetch: How image bytes are fetched.
@@ -212,9 +225,12 @@ class TrainModelConfig:
     taxonomy: str
     bundle: str
     suspects: SuspectsConfig = field(default_factory=SuspectsConfig)
+    kind: Literal["mumic", "cma_clip"] = "mumic"
     towers: TowersConfig = field(default_factory=TowersConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    cma_clip: CmaClipConfig = field(default_factory=CmaClipConfig)
+    cma_training: CmaTrainingConfig = field(default_factory=CmaTrainingConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     distribution: DistributionConfig = field(default_factory=DistributionConfig)
     fetch: FetchConfig = field(default_factory=FetchConfig)

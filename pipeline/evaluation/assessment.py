@@ -12,6 +12,7 @@ from pipeline.evaluation.figures import Figures, measure
 from pipeline.evaluation.mistakes import Mistake, find_mistakes
 from pipeline.evaluation.operating_points import Bools
 from pipeline.evaluation.scored import ScoredImages
+from pipeline.evaluation.task_figures import TaskFigures, measure_tasks
 from pipeline.models.tags import mark_tags
 from pipeline.taxonomy import Taxonomy
 
@@ -25,6 +26,7 @@ class Assessment:
         predicted: [N, L], which labels became tags.
         unseen: Indexes of labels that the training left out.
         figures: Of all labels.
+        tasks: Of each task as a whole.
         unseen_figures: Of the labels that the training left out alone (zero-shot); None without.
         seen_figures: Of the others alone; None without labels left out, or without others.
         confusions: Labels taken for each other.
@@ -36,6 +38,7 @@ class Assessment:
     predicted: Bools
     unseen: tuple[int, ...]
     figures: Figures
+    tasks: tuple[TaskFigures, ...]
     unseen_figures: Figures | None
     seen_figures: Figures | None
     confusions: list[LabelPair]
@@ -78,6 +81,7 @@ def assess(
         predicted=predicted,
         unseen=tuple(int(place) for place in np.flatnonzero(is_unseen)),
         figures=measure(scores, targets, known, predicted, config.figures),
+        tasks=measure_tasks(scores, targets, known, taxonomy, config.figures),
         unseen_figures=measured(is_unseen),
         seen_figures=measured(~is_unseen) if is_unseen.any() else None,
         confusions=find_confusions(predicted, targets, known, config.report.pairs),

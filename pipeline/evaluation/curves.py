@@ -5,16 +5,44 @@ Shapes: N images, L labels, P points.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.evaluation.calibration_error import make_calibration_bins
 from pipeline.evaluation.decisions import DecisionCounts
+from pipeline.evaluation.noise import NoisePoint
 from pipeline.evaluation.operating_points import Bools, Floats, find_operating_points
 
 _MOST_POINTS = 80
 _DIGITS = 4
+
+
+def make_noise_charts(points: Sequence[NoisePoint]) -> list[dict[str, Any]]:
+    """Lines over rates for each kind of noise, as plain data.
+
+    Args:
+        points: Of the noise protocol, in its order.
+
+    Returns:
+        Of each kind: ``modality``, ``how``, and ``lines``, one for each task: ``task``,
+        ``figures`` and ``weights`` (of the modality that is spoilt), each [[rate, value], ...].
+    """
+    charts = []
+    for (modality, how), group in itertools.groupby(points, lambda p: (p.modality, p.how)):
+        of_kind = list(group)
+        lines = [
+            {
+                "task": task,
+                "figures": [[p.rate, p.figures[task]] for p in of_kind if p.figures[task] >= 0],
+                "weights": [[p.rate, p.weights[task][modality]] for p in of_kind],
+            }
+            for task in of_kind[0].figures
+        ]
+        charts.append({"modality": modality, "how": how, "lines": lines})
+    return charts
 
 
 def make_curves(

@@ -131,7 +131,7 @@ def measure(
         }.items():
             drawn[name].append(values)
     intervals = {
-        name: _intervals(np.concatenate(values), config.confidence)
+        name: make_intervals(np.concatenate(values), config.confidence)
         for name, values in drawn.items()
     }
     return Figures(
@@ -154,8 +154,13 @@ def _mean(values: Floats) -> Floats:
     return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
 
 
-def _intervals(values: Floats, confidence: float) -> tuple[Interval, ...]:
-    """From values of the set itself (row 0) and its resamples, [1 + R] or [1 + R, L]."""
+def make_intervals(values: Floats, confidence: float) -> tuple[Interval, ...]:
+    """Percentile intervals of figures.
+
+    Args:
+        values: Of the set itself (row 0) and of its resamples, [1 + R] or [1 + R, L].
+        confidence: Share of the resamples within an interval.
+    """
     columns = values[:, None] if values.ndim == 1 else values
     outside = (1 - confidence) / 2
     found = []

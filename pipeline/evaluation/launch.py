@@ -16,6 +16,7 @@ from pipeline.config import EvaluateModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.assessment import Assessment, assess
 from pipeline.evaluation.label_errors import LabelError, find_label_errors
+from pipeline.evaluation.modality_study import ModalityStudy, study_modalities
 from pipeline.evaluation.report import write_report
 from pipeline.evaluation.scored import ScoredImages, score_images
 from pipeline.evaluation.tables import make_metrics, write_label_errors, write_metrics
@@ -82,6 +83,15 @@ def _evaluate(config: EvaluateModelConfig, tracker: Tracker) -> dict[str, Any]:
         raise _no_images(config, config.split)
     assessment = assess(evaluated, taxonomy, unseen, config)
     errors, looked_at = _find_errors(config, scored)
+    study = study_modalities(
+        bundle,
+        engine.predictor,
+        images,
+        evaluated.positions,
+        explained=_choose_explained(config, images, assessment),
+        taxonomy=taxonomy,
+        config=config,
+    )
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     metrics = make_metrics(
@@ -103,6 +113,7 @@ def _evaluate(config: EvaluateModelConfig, tracker: Tracker) -> dict[str, Any]:
             "label_errors": len(errors),
             "label_errors_confident": sum(error.confident for error in errors),
         },
+        study=study,
     )
     write_metrics(output / METRICS_NAME, metrics)
     write_label_errors(output / LABEL_ERRORS_NAME, errors, looked_at, taxonomy)
@@ -114,6 +125,7 @@ def _evaluate(config: EvaluateModelConfig, tracker: Tracker) -> dict[str, Any]:
         assessment=assessment,
         errors=errors,
         looked_at=looked_at,
+        study=study,
     )
     headline = {name: one.value for name, one in assessment.figures.headline.items()}
     tracker.log_metrics({f"{config.split}.{name}": value for name, value in headline.items()})
@@ -140,8 +152,30 @@ def _evaluate(config: EvaluateModelConfig, tracker: Tracker) -> dict[str, Any]:
     }
 
 
+def _choose_explained(
+    config: EvaluateModelConfig, images: LabelledImages, assessment: Assessment
+) -> list[int]:
+    """Positions of images to explain: those asked for, then those of the worst mistakes."""
+    position_of = {image_id: at for at, image_id in enumerate(images.ids)}
+    if strange := sorted(set(config.report.explained) - position_of.keys()):
+        raise ConfigurationError(
+            "ids that the labelled manifest does not have", where="report.explained", got=strange
+        )
+    asked = [position_of[image_id] for image_id in config.report.explained]
+    wrong = [int(assessment.images.positions[one.image]) for one in assessment.mistakes]
+    most = max(config.report.explanations, len(asked))
+    return list(dict.fromkeys([*asked, *wrong]))[:most]
+
+
 def _validate(config: EvaluateModelConfig) -> None:
     """What would only fail after the scoring fails first."""
+    if not all(0 <= rate <= 1 for rate in config.noise.rates) or not config.noise.rates:
+        raise ConfigurationError(
+            "rates of noise are shares of the images",
+            where="noise.rates",
+            expected="at least one, each 0 to 1",
+            got=config.noise.rates,
+        )
     if config.calibrate is None:
         return
     validate_new(config.calibrate)
@@ -225,6 +259,7 @@ def _write_report(
     assessment: Assessment,
     errors: list[LabelError],
     looked_at: ScoredImages,
+    study: ModalityStudy | None,
 ) -> None:
     """The report, with pictures of the worst mistakes and the most probable label errors."""
     shown = errors[: config.report.label_errors]
@@ -258,6 +293,7 @@ def _write_report(
             | {"label": _name(taxonomy, one.label), "kind": one.kind, "score": one.score}
             for position, one in zip(suspect_at, shown, strict=True)
         ],
+        study=study,
     )
 
 

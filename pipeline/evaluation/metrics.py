@@ -10,13 +10,16 @@ Shapes: N images, L labels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.operating_points import Bools, Floats, find_operating_points
+
+_ACCURACY = "accuracy."
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class RankingMetrics:
         gap_at_10: Global average precision over each image's ten best labels.
         macro_map: Mean of the labels' average precisions, over labels with a positive.
         labels_without_positive: Labels left out of ``macro_map``.
+        accuracy: Of tasks with one label to an image, by task id, where they are told apart.
     """
 
     images: int
@@ -51,6 +55,7 @@ class RankingMetrics:
     gap_at_10: float
     macro_map: float
     labels_without_positive: int
+    accuracy: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, float | int | None]:
         """The figures for JSON: what is not defined is None."""
@@ -60,8 +65,20 @@ class RankingMetrics:
             "gap_at_10": self.gap_at_10,
             "macro_map": self.macro_map,
             "labels_without_positive": self.labels_without_positive,
+            **{f"{_ACCURACY}{task}": value for task, value in self.accuracy.items()},
         }
         return {name: None if math.isnan(value) else value for name, value in figures.items()}
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> RankingMetrics:
+        """The inverse of :meth:`to_dict`."""
+        figures = {name: math.nan if value is None else value for name, value in told.items()}
+        accuracy = {
+            name.removeprefix(_ACCURACY): figures.pop(name)
+            for name in told
+            if name.startswith(_ACCURACY)
+        }
+        return cls(**figures, accuracy=accuracy)
 
 
 def make_ranking_metrics(
@@ -85,6 +102,44 @@ def make_ranking_metrics(
         macro_map=macro.value,
         labels_without_positive=macro.labels_without_positive,
     )
+
+
+def measure_accuracy(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> float:
+    """Share of images whose best label is right, in a task with one label to an image.
+
+    Args:
+        scores: [N, L] of the task, finite. Of equal ones the first is best.
+        targets: [N, L] of 0 and 1. Images without a known positive count nowhere.
+        known: [N, L] bool. None: every pair is known.
+
+    Returns:
+        Between 0 and 1; NaN where no image counts.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    right, counts = mark_right(scores, targets, known)
+    return float(right[counts].mean()) if counts.any() else math.nan
+
+
+def mark_right(
+    scores: npt.ArrayLike, targets: npt.ArrayLike, known: npt.ArrayLike | None = None
+) -> tuple[Bools, Bools]:
+    """Of which images the best label is right, and which images count, [N] each.
+
+    Args:
+        scores: [N, L] of the task, finite. Of equal ones the first is best.
+        targets: [N, L] of 0 and 1. Images without a known positive do not count.
+        known: [N, L] bool. None: every pair is known.
+
+    Raises:
+        ValueError: Shapes differ, or a value is not what is said above.
+    """
+    values, positive, counted = _checked(scores, targets, known)
+    hits = positive & counted
+    return hits[np.arange(len(hits)), values.argmax(axis=1)], hits.any(axis=1)
 
 
 def gap(

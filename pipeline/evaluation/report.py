@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline import __version__
 from pipeline.evaluation.assessment import Assessment
-from pipeline.evaluation.curves import make_curves
+from pipeline.evaluation.curves import make_curves, make_noise_charts
+from pipeline.evaluation.modality_study import ModalityStudy
 
 _TEMPLATE = "report.html"
 
@@ -51,6 +52,9 @@ COLUMNS = (
     ("threshold", "Threshold", "number"),
 )
 
+# Okabe and Ito's colours: told apart by colour-blind readers, too.
+TASK_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+
 
 def write_report(
     path: Path,
@@ -59,6 +63,7 @@ def write_report(
     assessment: Assessment,
     mistakes: list[dict[str, Any]],
     label_errors: list[dict[str, Any]],
+    study: ModalityStudy | None = None,
 ) -> None:
     """Write the report.
 
@@ -69,6 +74,7 @@ def write_report(
         mistakes: The worst ones: image_id, picture (a data URI, or None), given (names), label
             (id), kind, score.
         label_errors: The most probable ones, alike; label is the name.
+        study: What each modality is worth; None where one alone is read.
     """
     images = assessment.images
     curves = make_curves(
@@ -79,7 +85,13 @@ def write_report(
         bins=metrics["figures"]["calibration_bins"],
     )
     path.write_text(
-        render_report(metrics=metrics, curves=curves, mistakes=mistakes, label_errors=label_errors),
+        render_report(
+            metrics=metrics,
+            curves=curves,
+            mistakes=mistakes,
+            label_errors=label_errors,
+            study=study,
+        ),
         encoding="utf-8",
     )
 
@@ -90,6 +102,7 @@ def render_report(
     curves: list[dict[str, Any]],
     mistakes: list[dict[str, Any]],
     label_errors: list[dict[str, Any]],
+    study: ModalityStudy | None = None,
 ) -> str:
     """The report as HTML. Whatever comes from outside is escaped.
 
@@ -98,6 +111,7 @@ def render_report(
         curves: Of all labels pooled, then of each.
         mistakes: See :func:`write_report`.
         label_errors: See :func:`write_report`.
+        study: See :func:`write_report`.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -116,6 +130,9 @@ def render_report(
         names=names,
         mistakes=mistakes,
         label_errors=label_errors,
+        noise_charts=[] if study is None else make_noise_charts(study.noise),
+        explained=[] if study is None else study.explained,
+        task_colours=TASK_COLOURS,
         version=__version__,
     )
 

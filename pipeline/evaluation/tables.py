@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -13,7 +14,10 @@ from pipeline.evaluation.assessment import Assessment
 from pipeline.evaluation.confusions import LabelPair
 from pipeline.evaluation.figures import Figures
 from pipeline.evaluation.label_errors import LabelError
+from pipeline.evaluation.modality_study import ModalityStudy
+from pipeline.evaluation.noise import NoisePoint
 from pipeline.evaluation.scored import ScoredImages
+from pipeline.evaluation.task_figures import TaskFigures
 from pipeline.evaluation.thresholds import LabelThreshold
 from pipeline.taxonomy import Taxonomy
 
@@ -38,6 +42,7 @@ def make_metrics(
     chosen: tuple[LabelThreshold, ...] | None,
     *,
     about: dict[str, Any],
+    study: ModalityStudy | None = None,
 ) -> dict[str, Any]:
     """All figures as plain JSON data; what is not defined is None.
 
@@ -46,6 +51,7 @@ def make_metrics(
         taxonomy: With the thresholds that the figures are of.
         chosen: How they were calibrated; None where they were not.
         about: What the figures are of; stands beside them.
+        study: What each modality is worth; None where one alone is read.
     """
     labels = [label.id for _, label in taxonomy.labels]
     figures = assessment.figures
@@ -55,8 +61,16 @@ def make_metrics(
         "labels_without_positive": figures.labels_without_positive,
         "majority_labels": figures.majority_labels,
         "headline": _headline(figures),
+        "tasks": [_task(one) for one in assessment.tasks],
         "zero_shot": _zero_shot(assessment, labels),
         "labels": [_label(assessment, taxonomy, chosen, place) for place in range(len(labels))],
+        "noise": None if study is None else [_noise(point) for point in study.noise],
+        "explanations": None
+        if study is None
+        else [
+            {"image_id": one.image_id, "text": one.text, "word": one.word, "weights": one.weights}
+            for one in study.explained
+        ],
         "confusions": [_pair(one, labels, "share_of_misses") for one in assessment.confusions],
         "cooccurrences": [_pair(one, labels, "lift") for one in assessment.cooccurrences],
         "mistakes": [
@@ -113,6 +127,28 @@ def write_label_errors(
 
 def _headline(figures: Figures) -> dict[str, Any]:
     return {name: interval.to_dict() for name, interval in figures.headline.items()}
+
+
+def _noise(point: NoisePoint) -> dict[str, Any]:
+    figures = {task: None if np.isnan(value) else value for task, value in point.figures.items()}
+    return {
+        "modality": point.modality,
+        "how": point.how,
+        "rate": point.rate,
+        "figures": figures,
+        "weights": point.weights,
+    }
+
+
+def _task(figures: TaskFigures) -> dict[str, Any]:
+    return {
+        "task": figures.task,
+        "kind": figures.kind,
+        "images": figures.images,
+        "accuracy": None if figures.accuracy is None else figures.accuracy.to_dict(),
+        "recall_at_precision": figures.recall_at_precision.to_dict(),
+        "gap": figures.gap.to_dict(),
+    }
 
 
 def _label(

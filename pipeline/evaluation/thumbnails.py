@@ -47,7 +47,7 @@ def make_thumbnails(
         loaded = loader.load(images.requests(wanted))
         for position, (_, image) in zip(wanted, loaded, strict=True):
             if isinstance(image, LoadedImage):
-                made[position] = _encode(_without_padding(image))
+                made[position] = encode_picture(_without_padding(image))
     return made
 
 
@@ -61,7 +61,8 @@ def _without_padding(image: LoadedImage) -> npt.NDArray[np.uint8]:
     return image.pixels[top : top + height, left : left + width]
 
 
-def _encode(pixels: npt.NDArray[np.uint8]) -> str:
+def encode_picture(pixels: npt.NDArray[np.uint8]) -> str:
+    """A picture, [H, W, 3], as ``data:image/jpeg;base64,...``."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

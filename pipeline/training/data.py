@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ from pipeline.images.loader import ImageRequest
 from pipeline.images.manifest_rows import open_manifest, read_requests
 from pipeline.images.reasons import Reason
 from pipeline.taxonomy import Taxonomy
+from pipeline.training.columns import find_columns, is_string
+from pipeline.training.marks import mark_attributes, mark_labels
 from pipeline.training.splits import SPLITS, Split, split_group
 
 _LOG = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class LabelledImages:
         splits: [N], each of ``SPLITS``.
         targets: [N, L] bool: the label holds.
         known: [N, L] bool: somebody checked whether it holds.
+        texts: What stands beside each image, N of them; None where nothing does.
         rows: [N] int64: row of the manifest, to find the image's bytes again.
         left_out: Images that cannot be used whatever their bytes are, by reason.
     """
@@ -53,6 +56,7 @@ class LabelledImages:
     splits: npt.NDArray[np.str_]
     targets: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
+    texts: tuple[str | None, ...]
     rows: npt.NDArray[np.int64]
     left_out: Counter[Reason]
 
@@ -61,7 +65,7 @@ class LabelledImages:
         return np.flatnonzero(self.splits == split)
 
     def requests(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[ImageRequest]:
-        """Read the images' uris and bytes, a few rows at a time.
+        """Read the images' uris and bytes, a few rows at a time; texts travel along.
 
         Args:
             indices: Positions of images, ascending.
@@ -85,14 +89,18 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
     Args:
         config: Place and columns. ``labels`` lists the ids of the labels that hold; an empty list
             says that none does. A label listed as ``unknown`` counts as unchecked, also where
-            ``labels`` has it. A ``group`` decides the split where it is named, or where there is
-            no split column: see :func:`split_group`.
+            ``labels`` has it. Where there are ``attributes``, the label of a single_label task is
+            the one under the task's id, or the task's in ``labels``; where there is neither, nobody
+            checked the task. Attributes that are no task of the taxonomy are passed over. A
+            ``group`` decides the split where it is named, or where there is no split column: see
+            :func:`split_group`.
         taxonomy: Gives L and the order of labels. A label id that several tasks have holds in
             each of them.
 
     Raises:
         ManifestError: It cannot be read, a column is missing or mistyped, ids or labels are null,
-            a label is not in the taxonomy, or a split is not one of ``SPLITS``.
+            a label is not in the taxonomy, an attribute's value is no label of its task, or a
+            split is not one of ``SPLITS``.
         ConfigurationError: The shares of the splits leave nothing to train on.
     """
     if config.validation_share + config.test_share >= 1:
@@ -103,7 +111,7 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
             got=config.validation_share + config.test_share,
         )
     dataset = open_manifest(config.path, what=_WHAT)
-    columns = _find_columns(config, dataset.schema)
+    columns = find_columns(config, dataset.schema)
     light = [name for role, name in columns.items() if role != "content"]
     table = dataset.to_table(columns=light)
     if "content" in columns:
@@ -119,14 +127,18 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
     ids = table[columns["image_id"]].cast(pa.string()).to_pylist()
     told = table[columns[belonging]].cast(pa.string()).to_pylist()
     splits = _read_splits(told, config, columns)
-    targets = _mark(table[columns["labels"]], columns["labels"], taxonomy, config.path)
+    targets = mark_labels(table[columns["labels"]], columns["labels"], taxonomy, config.path)
     known = np.ones_like(targets)
     if "unknown" in columns:
-        known = ~_mark(table[columns["unknown"]], columns["unknown"], taxonomy, config.path)
+        known = ~mark_labels(table[columns["unknown"]], columns["unknown"], taxonomy, config.path)
+    if "attributes" in columns:
+        attributes = table[columns["attributes"]].to_pylist(maps_as_pydicts="strict")
+        mark_attributes(targets, known, attributes, taxonomy, config.path)
     uris = table[columns["uri"]].to_pylist() if "uri" in columns else [None] * len(ids)
+    texts = table[columns["text"]].to_pylist() if "text" in columns else [None] * len(ids)
 
     left_out: Counter[Reason] = Counter()
-    kept = _keep_each_once(ids, list(zip(uris, told, strict=True)), targets, known, left_out)
+    kept = _keep_each_once(ids, list(zip(uris, told, texts, strict=True)), targets, known, left_out)
     sourced = [row for row in kept if has_content[row] or uris[row]]
     if len(sourced) < len(kept):
         left_out[Reason.NO_SOURCE] += len(kept) - len(sourced)
@@ -145,6 +157,7 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
         splits=splits[rows],
         targets=targets[rows] & known[rows],
         known=known[rows],
+        texts=tuple(texts[row] for row in sourced),
         rows=rows,
         left_out=left_out,
     )
@@ -170,83 +183,13 @@ def _read_splits(
     return np.array(told, dtype=str)
 
 
-def _find_columns(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str, str]:
-    """Role -> column name, for the columns that are there; mistyped or missing ones are errors."""
-    belonging = _choose_belonging(config, schema)
-    named = {
-        "image_id": config.image_id,
-        "labels": config.labels,
-        **belonging,
-        "uri": config.uri,
-        "content": config.content,
-        "unknown": config.unknown,
-    }
-    fits: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
-        "image_id": ("string or integer", lambda t: _is_string(t) or pa.types.is_integer(t)),
-        "labels": ("array of strings", _is_strings),
-        "split": ("string", _is_string),
-        "group": ("string or integer", lambda t: _is_string(t) or pa.types.is_integer(t)),
-        "uri": ("string", _is_string),
-        "content": ("binary", lambda t: pa.types.is_binary(t) or pa.types.is_large_binary(t)),
-        "unknown": ("array of strings", _is_strings),
-    }
-    columns: dict[str, str] = {}
-    for role, name in named.items():
-        column = name or role
-        if column not in schema.names:
-            if name is None:
-                continue
-            raise ManifestError(
-                f"the labelled manifest has no column {name} for {role}",
-                where=config.path,
-                got=schema.names,
-                todo=f"name it with manifest.{role}"
-                + (", or what belongs together with manifest.group" if role == "split" else ""),
-            )
-        expected, fit = fits[role]
-        if not fit(schema.field(column).type):
-            raise ManifestError(
-                f"column {column} of the labelled manifest has the wrong type",
-                where=config.path,
-                expected=expected,
-                got=schema.field(column).type,
-            )
-        columns[role] = column
-    if "uri" not in columns and "content" not in columns:
-        raise ManifestError(
-            "the labelled manifest has neither a uri nor a content column",
-            where=config.path,
-            got=schema.names,
-            todo="name one with manifest.uri or manifest.content",
-        )
-    return columns
-
-
-def _choose_belonging(config: LabelledManifestConfig, schema: pa.Schema) -> dict[str, str]:
-    """The column that says, or decides, which split a row is in."""
-    if config.group is not None:
-        return {"group": config.group}
-    if config.split not in schema.names and "group" in schema.names:
-        return {"group": "group"}
-    return {"split": config.split}
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_strings(kind: pa.DataType) -> bool:
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return listed and (_is_string(kind.value_type) or pa.types.is_null(kind.value_type))
-
-
 def _refuse_nulls(
     table: pa.Table, columns: dict[str, str], roles: Sequence[str], path: str
 ) -> None:
     for role in roles:
         column = table[columns[role]]
         empty = pc.is_null(column)
-        if role == "image_id" and _is_string(column.type):
+        if role == "image_id" and is_string(column.type):
             empty = pc.or_kleene(empty, pc.equal(column, ""))
         rows = np.flatnonzero(empty.to_numpy())
         if len(rows):
@@ -255,28 +198,6 @@ def _refuse_nulls(
                 where=path,
                 got=f"rows {rows[:_EXAMPLES].tolist()} and so on",
             )
-
-
-def _mark(
-    lists: pa.ChunkedArray, column: str, taxonomy: Taxonomy, path: str
-) -> npt.NDArray[np.bool_]:
-    """[N, L] bool: the row's list has the label's id. A null list is an empty one."""
-    flat = lists.combine_chunks()
-    parents = pc.list_parent_indices(flat).to_numpy()
-    values = np.array(pc.list_flatten(flat).to_pylist(), dtype=object)
-    labels = [label.id for _, label in taxonomy.labels]
-    if strange := sorted({str(value) for value in values} - set(labels)):
-        raise ManifestError(
-            f"column {column} has {len(strange)} labels that the taxonomy does not have",
-            where=path,
-            expected=f"label ids such as {labels[:_EXAMPLES]}",
-            got=strange[:_EXAMPLES],
-            todo="add them to the taxonomy, or leave them out of the manifest",
-        )
-    marked = np.zeros((len(lists), len(labels)), bool)
-    for position, label_id in enumerate(labels):
-        marked[parents[values == label_id], position] = True
-    return marked
 
 
 def _keep_each_once(

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.config import DisturbanceConfig
 from pipeline.errors import ManifestError, ModelError
+from pipeline.training.disturbance import disturb, draw_disturbance
 from pipeline.training.optimizer import learning_rate_factor, set_learning_rates
 from pipeline.training.pixels import PixelSet, draw_cuts
 from pipeline.training.progress import show_epoch
-from pipeline.training.randomness import CUTS, ORDER, STEP, make_generator, make_seed
+from pipeline.training.randomness import CUTS, DISTURBANCE, ORDER, STEP, make_generator, make_seed
 from pipeline.training.trainer import Trainer
 
 
@@ -80,6 +82,7 @@ def run_epoch(
     done: EpochProgress | None = None,
     after_step: Callable[[EpochProgress], None] | None = None,
     progress: bool = False,
+    disturbance: DisturbanceConfig | None = None,
 ) -> float:
     """One pass over the images, in a new order.
 
@@ -90,6 +93,7 @@ def run_epoch(
         done: How far this epoch got before it was cut off.
         after_step: Called after each step but the last.
         progress: Show progress on stderr.
+        disturbance: How often modalities are taken away or spoilt; None: never.
 
     Returns:
         The mean loss of its steps.
@@ -120,8 +124,14 @@ def run_epoch(
             # For dropout in a tower.
             torch.manual_seed(make_seed(config.seed, STEP, now, process))
             part = slice(done.step * trainer.share, (done.step + 1) * trainer.share)
+            pixels, targets, known = training.batch(order[part])
+            companions = None if training.texts is None else training.texts.batch(order[part])
+            if disturbance is not None and companions is not None:
+                of_step = make_generator(config.seed, DISTURBANCE, now, process)
+                drawn = draw_disturbance(len(pixels), disturbance, of_step)
+                pixels, companions = disturb(pixels, companions, drawn)
             loss = trainer.step(
-                *training.batch(order[part]), cuts=None if cuts is None else cuts[part]
+                pixels, targets, known, None if cuts is None else cuts[part], companions
             )
             done.loss += loss
             done.step += 1

@@ -24,18 +24,15 @@ from pipeline.config import ModelConfig, TrainModelConfig
 from pipeline.errors import ConfigurationError, ManifestError
 from pipeline.evaluation.metrics import gap, label_frequencies
 from pipeline.images.reasons import Reason
-from pipeline.models.bundle import write_bundle
 from pipeline.models.bundle_folder import validate_new
 from pipeline.models.bundle_info import BundleInfo, model_version
-from pipeline.models.labels import tokenize_labels
-from pipeline.models.mumic import MuMIC
 from pipeline.models.towers import Towers, load_towers
 from pipeline.ranges import validate_ranges
 from pipeline.taxonomy import Taxonomy, read_taxonomy
 from pipeline.training.checkpoint import remove_checkpoint
+from pipeline.training.course import Course, make_course, write_trained
 from pipeline.training.data import LabelledImages, read_labelled
 from pipeline.training.loop import TrainedModel, train
-from pipeline.training.objective import make_mumic
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
 from pipeline.training.processes import Processes, join_processes
 from pipeline.training.recording import (
@@ -54,7 +51,7 @@ _FEW_POSITIVES = 5
 
 
 def run_training(config: TrainModelConfig) -> dict[str, Any]:
-    """Train MuMIC as configured and write its bundle, with the processes that are there.
+    """Train a model as configured and write its bundle, with the processes that are there.
 
     What started several of them (torchrun, Spark's TorchDistributor) has told each in its
     environment; otherwise it is one.
@@ -63,7 +60,7 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
         The summary, plain JSON data, the same in every process: job, state, bundle, model_version
         (of the default inference profile), taxonomy_version, epochs, best_epoch, images (trained
         on), validation_images, left_out (by reason), images_per_s, seconds, processes, validation
-        (figures, or None), tau, bias.
+        (figures, or None), and what the kind of model tells: MuMIC's tau and bias.
 
     Raises:
         PipelineError: Configuration, manifest, taxonomy, checkpoint or device cannot be used, or
@@ -77,23 +74,24 @@ def run_training(config: TrainModelConfig) -> dict[str, Any]:
     ):
         summary: dict[str, Any] = {}
         taxonomy = read_taxonomy(config.taxonomy)
-        towers, mumic = _make_model(config)
+        towers, course = _make_course(config, taxonomy)
         with tempfile.TemporaryDirectory(prefix="mumic-train-") as folder:
-            images = _read_images(config, taxonomy)
+            images = _read_images(config, taxonomy, reads_text=course.network.reads_text)
             record_data(tracker, images, taxonomy, source=config.manifest.path)
             training, validation, left_out = _decode(
-                config, images, towers, processes, Path(folder)
+                config,
+                images,
+                towers,
+                processes,
+                Path(folder),
+                reads_text=course.network.reads_text,
             )
-            tokens, owners = tokenize_labels(towers.tokenizer, taxonomy)
             trained = train(
-                mumic,
-                tokens=tokens,
-                owners=owners,
+                course,
                 training=training,
                 validation=validation,
                 preprocessing=towers.preprocessing,
                 optimizer=config.optimizer,
-                loss=config.loss,
                 device=device,
                 augmented=config.augment,
                 progress=_shows_progress(config),
@@ -141,7 +139,7 @@ def validate_training(config: TrainModelConfig) -> None:
     """
     validate_ranges(config)
     validate_new(config.bundle)
-    if config.loss.kind == "linear_head":
+    if config.kind == "mumic" and config.loss.kind == "linear_head":
         raise ConfigurationError(
             "a bundle cannot hold a linear head: it knows its own labels only, and no texts",
             where="loss.kind",
@@ -151,25 +149,34 @@ def validate_training(config: TrainModelConfig) -> None:
         )
 
 
-def _make_model(config: TrainModelConfig) -> tuple[Towers, MuMIC]:
-    """Towers and model; random weights come from the training's seed."""
+def _make_course(config: TrainModelConfig, taxonomy: Taxonomy) -> tuple[Towers, Course[Any]]:
+    """Towers, and what is trained; random weights come from the training's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optimizer.seed)
         towers = load_towers(config.towers)
-    return towers, make_mumic(towers.model, config.loss)
+        return towers, make_course(config, towers, taxonomy)
 
 
 def _shows_progress(config: TrainModelConfig) -> bool:
     return config.log.progress and config.log.format == "text"
 
 
-def _read_images(config: TrainModelConfig, taxonomy: Taxonomy) -> LabelledImages:
+def _read_images(
+    config: TrainModelConfig, taxonomy: Taxonomy, *, reads_text: bool
+) -> LabelledImages:
     images = leave_out_suspects(read_labelled(config.manifest, taxonomy), taxonomy, config.suspects)
     if not len(images.indices("train")):
         raise ManifestError(
             "the labelled manifest has no training image",
             where=config.manifest.path,
             expected=f"rows with {config.manifest.split} = train, or groups",
+        )
+    if reads_text and not any(images.texts):
+        raise ManifestError(
+            "the labelled manifest has no text to learn from",
+            where=config.manifest.path,
+            expected="a column with titles",
+            todo="name it with manifest.text, or set cma_clip.modalities to image",
         )
     return images
 
@@ -186,6 +193,8 @@ def _decode(
     towers: Towers,
     processes: Processes,
     folder: Path,
+    *,
+    reads_text: bool,
 ) -> tuple[PixelSet, PixelSet, dict[str, int]]:
     """This process' images to train on and to validate with, and what all left out, by reason."""
     decode = functools.partial(
@@ -197,6 +206,7 @@ def _decode(
         progress=_shows_progress(config) and processes.leads,
         process=processes.index,
         processes=processes.count,
+        tokenizer=towers.tokenizer if reads_text else None,
     )
     larger = enlarge(towers.preprocessing) if config.augment else towers.preprocessing
     training = decode("train", preprocessing=larger)
@@ -209,7 +219,7 @@ def _decode(
 
 def _write(
     config: TrainModelConfig,
-    trained: TrainedModel,
+    trained: TrainedModel[Any],
     *,
     towers: Towers,
     taxonomy: Taxonomy,
@@ -218,9 +228,9 @@ def _write(
     labels: list[str],
 ) -> BundleInfo:
     """Write the bundle; what the training could have gone on from is no longer needed then."""
-    bundle = write_bundle(
+    bundle = write_trained(
+        trained.network,
         config.bundle,
-        mumic=trained.mumic,
         towers=towers,
         taxonomy=taxonomy,
         licence=config.towers.licence,
@@ -238,8 +248,7 @@ def _describe(info: BundleInfo) -> dict[str, Any]:
             info, precision=profile.precision, scaled_decoding=profile.scaled_decoding
         ),
         "taxonomy_version": info.taxonomy.version,
-        "tau": info.tau,
-        "bias": info.logit_bias,
+        **({"tau": info.tau, "bias": info.logit_bias} if info.scores_from_embedding else {}),
     }
 
 
@@ -254,7 +263,7 @@ def _warn_of_rare_labels(positives: npt.NDArray[np.int64], taxonomy: Taxonomy) -
 
 
 def _make_figures(
-    trained: TrainedModel,
+    trained: TrainedModel[Any],
     training: PixelSet,
     validation: PixelSet,
     taxonomy: Taxonomy,
@@ -283,13 +292,19 @@ def _make_figures(
 
 
 def _make_memory(
-    config: TrainModelConfig, trained: TrainedModel, figures: dict[str, float | int | None] | None
+    config: TrainModelConfig,
+    trained: TrainedModel[Any],
+    figures: dict[str, float | int | None] | None,
 ) -> dict[str, Any]:
     """What the bundle remembers: no times and places, so that equal trainings write equal files."""
     return {
         "towers": asdict(config.towers),
         "optimizer": asdict(config.optimizer),
-        "loss": asdict(config.loss),
+        **(
+            {"loss": asdict(config.loss)}
+            if config.kind == "mumic"
+            else {"cma_training": asdict(config.cma_training)}
+        ),
         "augment": config.augment,
         "losses": [epoch.loss for epoch in trained.epochs],
         "best_epoch": trained.best + 1,

@@ -1,116 +1,105 @@
-"""What is trained, as one module: from pixels to the logits of all labels.
+"""What is trained, as one module: from pixels, and what stands beside them, to all logits.
 
-Shapes: B images, L labels, N texts, T tokens, D embedding, H W input.
+Training knows no kind of model beyond this: :mod:`pipeline.training.mumic_network` and
+:mod:`pipeline.training.cma_network` are the two there are.
+
+Shapes: B images, L labels, D embedding, H W input.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.config import Precision
-from pipeline.models.labels import pool_texts
-from pipeline.models.linear_head import LinearHead
-from pipeline.models.losses import tempered_logits
-from pipeline.models.mumic import MuMIC
+from pipeline.training.texts import Companions
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Network(nn.Module):
-    """MuMIC with the texts of its labels, or a linear head on its image tower.
+    """Two towers, and what a model has beyond them.
 
-    Args:
-        mumic: The model; changed in place.
-        tokens: Every text of every label, [N, T] int64.
-        owners: Each text's label, [N] int64.
-        image_tower: Train the image tower.
-        text_tower: Train the text tower; a linear head has no use for it.
-        head: Takes the place of label texts, temperature and bias.
-        precision: Arithmetic of the towers. Lengths, cosines and logits are float32 always: a
-            temperature makes an error of them up to a hundred times larger.
+    Attributes:
+        reads_text: Whether what stands beside the pixels is read.
+        trained: Whether the towers, ``image`` and ``text``, are.
     """
 
-    def __init__(
-        self,
-        mumic: MuMIC,
-        *,
-        tokens: Tensor,
-        owners: Tensor,
-        image_tower: bool = True,
-        text_tower: bool = True,
-        head: LinearHead | None = None,
-        precision: Precision = "fp32",
-    ) -> None:
+    reads_text: bool = False
+    trained: Mapping[str, bool]
+
+    def __init__(self, *, image_tower: bool, text_tower: bool, precision: Precision) -> None:
         super().__init__()
-        self.mumic, self.head = mumic, head
-        self.trained = {"image": image_tower, "text": text_tower and head is None}
+        self.trained = {"image": image_tower, "text": text_tower}
         self.precision: Precision = precision
-        # Not buffers: whoever averages weights would average them, too.
-        self._tokens, self._owners = tokens, owners
-        self._frozen_labels: Tensor | None = None
-        for part, parameters in (
-            ("image", mumic.image_parameters()),
-            ("text", mumic.text_parameters()),
-        ):
-            for _, parameter in parameters:
-                parameter.requires_grad_(self.trained[part])
+
+    @property
+    def clip(self) -> Any:
+        """The open_clip model with both towers."""
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.mumic.logit_scale.device
+        return next(self.parameters()).device
+
+    def image_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of the image tower."""
+        raise NotImplementedError
+
+    def text_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of the text tower."""
+        raise NotImplementedError
+
+    def freeze_towers(self) -> None:
+        """Let gradients into trained towers only."""
+        for part, parameters in (
+            ("image", self.image_parameters()),
+            ("text", self.text_parameters()),
+        ):
+            for _, parameter in parameters:
+                parameter.requires_grad_(self.trained[part])
 
     def train_trained(self) -> None:
         """Train mode for trained towers only: frozen batch norms keep their statistics."""
         self.train()
-        self.mumic.clip.train(self.trained["text"])
-        self.mumic.clip.visual.train(self.trained["image"])
+        self.clip.train(self.trained["text"])
+        self.clip.visual.train(self.trained["image"])
 
     def embed_labels(self) -> Tensor | None:
-        """Label embeddings g, [L, D] float32, with gradients where texts are trained.
+        """Embeddings that every micro-batch of a step shares, [L, D]; None where there are none."""
+        return None
 
-        Read once where they are not. None with a linear head.
-        """
-        if self.head is not None:
-            return None
-        if self.trained["text"]:
-            return self._embed_texts()
-        if self._frozen_labels is None:
-            self.mumic.clip.eval()
-            with torch.no_grad():
-                self._frozen_labels = self._embed_texts()
-        return self._frozen_labels
+    def take(self, companions: Companions) -> Companions:
+        """What stands beside the pixels, ready for :meth:`forward`."""
+        return companions.to(self.device)
 
-    def forward(self, planes: Tensor, label_embeddings: Tensor | None) -> Tensor:
+    def forward(
+        self, planes: Tensor, label_embeddings: Tensor | None, companions: Companions | None = None
+    ) -> Tensor:
         """Logits z, [B, L] float32.
 
         Args:
             planes: [B, 3, H, W], float32, normalised.
             label_embeddings: What :meth:`embed_labels` gave.
+            companions: Of the same images, from :meth:`take`; needed where texts are read.
         """
-        if self.head is not None:
-            with self._autocast():
-                features = self.mumic.clip.encode_image(planes, normalize=False)
-            logits: Tensor = self.head(features.float())
-            return logits
-        if label_embeddings is None:
-            raise ValueError("without a linear head there are no logits without label embeddings")
-        cosines = self.cosines(planes, label_embeddings)
-        return tempered_logits(cosines, tau=self.mumic.tau, bias=self.mumic.bias)
+        raise NotImplementedError
 
-    def cosines(self, planes: Tensor, label_embeddings: Tensor) -> Tensor:
-        """Cosines s = f.g, [B, L] float32."""
-        with self._autocast():
-            embeddings = self.mumic.encode_images(planes)
-        return embeddings @ label_embeddings.T
+    def constrain(self) -> None:
+        """Put parameters back into their range, after a step."""
 
-    def _embed_texts(self) -> Tensor:
-        with self._autocast():
-            embeddings = self.mumic.encode_texts(self._tokens.to(self.device))
-        return pool_texts(embeddings, self._owners)
+    def rank(self, logits: Tensor) -> Tensor:
+        """What labels of all tasks are ranked by, [B, L]; any scale that is the same for all."""
+        return logits
+
+    def describe(self) -> dict[str, float]:
+        """Numbers that say where a training is, by name."""
+        return {}
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.precision == "fp32":

@@ -44,7 +44,7 @@ def make_optimizer(network: Network, config: OptimizerConfig) -> torch.optim.Ada
         raise ConfigurationError(
             "nothing is left to train",
             where="optimizer.image_tower, optimizer.text_tower, loss",
-            todo="train a tower, the temperature or the bias",
+            todo="train a tower, or what MuMIC or CMA-CLIP has beside them",
         )
     return torch.optim.AdamW(groups, betas=_BETAS, fused=True)
 
@@ -70,10 +70,10 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 def _split_parameters(network: Network) -> dict[str, list[nn.Parameter]]:
-    """What moves, by part: the towers, and all else (temperature, bias, linear head)."""
+    """What moves, by part: the towers, and all else (temperature, bias, attentions, heads)."""
     towers = {
-        "image": [p for _, p in network.mumic.image_parameters() if p.requires_grad],
-        "text": [p for _, p in network.mumic.text_parameters() if p.requires_grad],
+        "image": [p for _, p in network.image_parameters() if p.requires_grad],
+        "text": [p for _, p in network.text_parameters() if p.requires_grad],
     }
     of_towers = {id(p) for parameters in towers.values() for p in parameters}
     head = [p for p in network.parameters() if p.requires_grad and id(p) not in of_towers]

@@ -27,8 +27,10 @@ from pipeline.config import DecodeConfig, FetchConfig
 from pipeline.images.loader import ImageLoader, LoadedImage
 from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Reason, describe_left_out
+from pipeline.models.labels import Tokenizer
 from pipeline.training.data import LabelledImages
 from pipeline.training.splits import Split
+from pipeline.training.texts import TextSet, make_text_set
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class PixelSet:
         known: [N, L] bool.
         ids: Image ids, N of them.
         left_out: Images that could not be read, by reason.
+        texts: What stands beside each image; None where no model reads it.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -58,6 +61,7 @@ class PixelSet:
     known: npt.NDArray[np.bool_]
     ids: tuple[str, ...]
     left_out: Counter[Reason]
+    texts: TextSet | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,6 +90,7 @@ def make_pixel_set(
     progress: bool = False,
     process: int = 0,
     processes: int = 1,
+    tokenizer: Tokenizer | None = None,
 ) -> PixelSet:
     """Decode a split's images into a file. Unreadable ones are left out, counted and logged.
 
@@ -99,6 +104,7 @@ def make_pixel_set(
         progress: Show progress on stderr.
         process: Which of the processes that share the images; each decodes its own.
         processes: How many share them.
+        tokenizer: The text tower's, where texts are read.
     """
     wanted = images.indices(split)[process::processes]
     path = folder / f"{split}.npy"
@@ -133,12 +139,16 @@ def make_pixel_set(
     if left_out:
         told = describe_left_out(left_out, total=len(wanted), what=f"{split} images")
         _LOG.warning("%s", told)
+    texts = None
+    if tokenizer is not None:
+        texts = make_text_set([images.texts[index] for index in kept], tokenizer)
     return PixelSet(
         pixels=pixels[: len(kept)],
         targets=images.targets[kept],
         known=images.known[kept],
         ids=tuple(images.ids[index] for index in kept),
         left_out=left_out,
+        texts=texts,
     )
 
 

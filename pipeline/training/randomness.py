@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 # What seeds are for: the first number of their place.
-ORDER, CUTS, STEP, PRIOR = range(4)
+ORDER, CUTS, STEP, PRIOR, DISTURBANCE = range(5)
 
 
 def make_seed(seed: int, *place: int) -> int:

@@ -90,5 +90,7 @@ def record_result(
 ) -> None:
     """What the weights that were kept come to, and the bundle that holds them."""
     kept = {f"kept.{name}": value for name, value in (figures or {}).items()}
-    tracker.log_metrics({**kept, "tau": info.tau, "bias": info.logit_bias})
+    if info.scores_from_embedding:
+        kept |= {"tau": info.tau, "bias": info.logit_bias}
+    tracker.log_metrics(kept)
     tracker.log_bundle(info)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import LossConfig, OptimizerConfig
+from pipeline.config import OptimizerConfig
 from pipeline.evaluation.metrics import RankingMetrics
 from pipeline.training.checkpoint import Saved, digest_tensors
 from pipeline.training.epoch import EpochProgress
@@ -29,11 +28,10 @@ _IMAGES_PER_READ = 256
 def identify_training(
     weights: Mapping[str, Tensor],
     *,
-    texts: Mapping[str, Tensor],
+    of_kind: Mapping[str, str],
     training: PixelSet,
     validation: PixelSet,
     optimizer: OptimizerConfig,
-    loss: LossConfig,
     augmented: bool,
     processes: Processes,
 ) -> dict[str, str]:
@@ -43,21 +41,19 @@ def identify_training(
 
     Args:
         weights: What the training starts from.
-        texts: Tokens and owners of the labels.
+        of_kind: What the kind of model adds: digests, by name.
         training: This process' images to learn from.
         validation: This process' images to validate with.
         optimizer: How the weights move.
-        loss: What is minimised.
         augmented: Random crops and flips.
         processes: Who trains together: images of all of them count.
     """
     return {
-        "optimizer": _digest(asdict(optimizer)),
-        "loss": _digest(asdict(loss)),
+        "optimizer": digest_settings(asdict(optimizer)),
         "augment": str(augmented),
         "distribution.processes": str(processes.count),
         "starting weights": digest_tensors(weights),
-        "label texts": digest_tensors(texts),
+        **of_kind,
         "training images": _digest_of_all(training, processes),
         "validation images": _digest_of_all(validation, processes),
     }
@@ -137,21 +133,22 @@ def _figures_to_json(figures: RankingMetrics | None) -> dict[str, Any] | None:
 
 
 def _figures_from_json(told: dict[str, Any] | None) -> RankingMetrics | None:
-    if told is None:
-        return None
-    figures: dict[str, Any] = {n: math.nan if v is None else v for n, v in told.items()}
-    return RankingMetrics(**figures)
+    return None if told is None else RankingMetrics.from_dict(told)
 
 
-def _digest(data: Mapping[str, Any]) -> str:
+def digest_settings(data: Mapping[str, Any]) -> str:
+    """sha256 (hex) of plain data, whatever order its keys are in."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _digest_of_all(images: PixelSet, processes: Processes) -> str:
-    """Of ids, labels and pixels of every process."""
+    """Of ids, labels, texts and pixels of every process."""
     digest = hashlib.sha256(json.dumps(images.ids).encode())
     for marks in (images.targets, images.known):
         digest.update(np.packbits(marks).tobytes())
+    if images.texts is not None:
+        digest.update(np.ascontiguousarray(images.texts.tokens).data)
+        digest.update(np.packbits(images.texts.present).tobytes())
     for start in range(0, len(images), _IMAGES_PER_READ):
         pixels = images.pixels[start : start + _IMAGES_PER_READ]
         digest.update(np.ascontiguousarray(pixels).data)

@@ -26,6 +26,7 @@ from pipeline.training.objective import Objective
 from pipeline.training.optimizer import make_optimizer
 from pipeline.training.pixels import augment, cut_centre
 from pipeline.training.processes import SINGLE, Processes
+from pipeline.training.texts import Companions
 from pipeline.training.validation import make_normaliser
 
 
@@ -66,7 +67,7 @@ class Trainer:
             )
         self.network = network.to(device)
         # Convolutions of small networks take a third less time so (measured on a CPU).
-        network.mumic.clip.visual.to(memory_format=torch.channels_last)
+        network.clip.visual.to(memory_format=torch.channels_last)
         self.objective, self.config, self.processes = objective, config, processes
         self.device, self.augmented = device, augmented
         self.size = (preprocessing.height, preprocessing.width)
@@ -103,7 +104,12 @@ class Trainer:
         return self.normalise(augment(pixels, self.size, cuts))
 
     def step(
-        self, pixels: Tensor, targets: Tensor, known: Tensor, cuts: Tensor | None = None
+        self,
+        pixels: Tensor,
+        targets: Tensor,
+        known: Tensor,
+        cuts: Tensor | None = None,
+        companions: Companions | None = None,
     ) -> Tensor:
         """One step of the optimizer. Returns the loss before it, a scalar without gradient.
 
@@ -112,19 +118,25 @@ class Trainer:
             targets: [B, L] float32. Ignored where unknown.
             known: [B, L] bool.
             cuts: Affine maps, [B, 2, 3]; None for the middle of the images.
+            companions: What stands beside them; needed where the network reads it.
         """
-        loss = self.compute_gradients(pixels, targets, known, cuts)
+        loss = self.compute_gradients(pixels, targets, known, cuts, companions)
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.moving, self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.network.mumic.clamp_tau()
+        self.network.constrain()
         if self.average is not None:
             self.average.update_parameters(self.network)
         return loss
 
     def compute_gradients(
-        self, pixels: Tensor, targets: Tensor, known: Tensor, cuts: Tensor | None = None
+        self,
+        pixels: Tensor,
+        targets: Tensor,
+        known: Tensor,
+        cuts: Tensor | None = None,
+        companions: Companions | None = None,
     ) -> Tensor:
         """Gradients of a step's loss, and the loss: the same in every process.
 
@@ -133,6 +145,7 @@ class Trainer:
             targets: [B, L] float32. Ignored where unknown.
             known: [B, L] bool.
             cuts: Affine maps, [B, 2, 3]; None for the middle of the images.
+            companions: What stands beside them; needed where the network reads it.
         """
         self.optimizer.zero_grad(set_to_none=True)
         count = self.processes.add_up(self.objective.count(targets, known)).clamp(min=1)
@@ -144,12 +157,13 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         for part in split_indices(np.arange(len(pixels)), self.micro_batch):
             planes = self.planes(pixels[part], None if cuts is None else cuts[part])
+            beside = None if companions is None else self.network.take(companions.part(part))
             total = self.objective.total(
-                self.network(planes, leaf),
+                self.network(planes, leaf, beside),
                 targets[part].to(self.device),
                 known[part].to(self.device),
             )
-            share = total / count.to(self.device)
+            share = self.objective.weigh(total / count.to(self.device))
             self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
         if leaf is not None and label_embeddings is not None and leaf.grad is not None:

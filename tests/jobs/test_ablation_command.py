@@ -64,3 +64,25 @@ def test_a_killed_ablation_goes_on_where_it_was(tmp_path: Path) -> None:
     page = (output / "page.md").read_text()
     assert all(row["variant"] in page for row in report["finalists"])
     assert all(word in page for word in report["words"])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_an_ablation_of_modalities_started_again_trains_nothing_twice(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = [
+        *(sys.executable, str(ROOT / "benchmarks" / "cma_ablation.py"), "--quick"),
+        *("--output", str(output), "--processes", "2"),
+    ]
+    reports = []
+    for _ in range(2):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        reports.append(json.loads(done.stdout.splitlines()[-1]))
+    assert reports[0] == reports[1]
+    assert len(reports[0]["results"]) == 12
+    assert len(reports[0]["recall_at_precision"]) == 6
+    assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
+    page = (output / "page.md").read_text()
+    assert all(claim["what"] in page for claim in reports[0]["claims"])

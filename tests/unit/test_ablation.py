@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 from ablation import Ablation
-from loss_ablation.contest import Contest
 from loss_ablation.findings import (
     compare_finalists,
     find_effects,
-    make_interval,
     summarise_finalists,
     tell_effects,
     tell_finals,
 )
 from loss_ablation.grid import FAMILIES, TAUS, choose_finalists, make_grid, pick_variants
-from loss_ablation.settings import Settings, keep_settings
+from loss_ablation.settings import Settings
 from loss_ablation.training import FIGURES, measure_with_intervals
 from scipy import stats
+from trials.contest import Contest
+from trials.intervals import make_interval
+from trials.kept import keep_settings
 
 from pipeline.errors import ConfigurationError
 from pipeline.evaluation.metrics import make_ranking_metrics
@@ -209,7 +210,7 @@ def test_intervals_lie_around_the_figures_that_trainings_report() -> None:
 def test_as_many_go_to_the_finals_as_the_time_allows(
     tmp_path: Path, minutes: float, finalists: int
 ) -> None:
-    class Slow(Contest):
+    class Slow(Contest[Any]):
         def __init__(self) -> None:
             pass
 

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from loss_ablation.data import load_data, prepare_data
+from loss_ablation.data import prepare_data
 from loss_ablation.grid import make_grid
 from loss_ablation.settings import Settings
 from loss_ablation.training import FIGURES, Training, run_training
 from PIL import Image
 from tiny_models import ARCHITECTURES, TAXONOMY
 from tiny_trainings import LABELS, draw
+from trials.images import load_sets
 
 from pipeline.errors import ManifestError
 from pipeline.taxonomy import write_taxonomy
@@ -86,7 +87,7 @@ def test_photos_are_read_once_and_shared(settings: Settings, tmp_path: Path) -> 
     assert described["left_out"] == {"not_an_image": 1}
     (tmp_path / "photos.parquet").unlink()
     assert prepare_data(settings, tmp_path / "data", processes=1) == described
-    sets = load_data(tmp_path / "data")
+    sets = load_sets(tmp_path / "data")
     assert {split: len(images.pixels) for split, images in sets.items()} == described["images"]
     assert sets["test"].targets.shape == (12, LABELS)
     assert sets["train"].pixels.shape[1] > sets["test"].pixels.shape[1] == 32

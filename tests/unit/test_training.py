@@ -20,7 +20,7 @@ from pipeline.models.bundle import read_bundle, write_bundle
 from pipeline.models.labels import embed_labels, tokenize_labels
 from pipeline.models.mumic import MuMIC
 from pipeline.training.loop import TrainedModel
-from pipeline.training.network import Network
+from pipeline.training.mumic_network import MumicNetwork
 from pipeline.training.optimizer import learning_rate_factor, make_optimizer
 from pipeline.training.pixels import PixelSet, augment, cut_centre, draw_cuts
 from pipeline.training.validation import make_normaliser, score_with_network
@@ -72,11 +72,11 @@ def test_frozen_towers_keep_every_weight_and_statistic(tmp_path: Path) -> None:
     frozen = replace(RECIPE, image_tower=False, text_tower=False)
     trained = run(tmp_path, images, kind="resnet", optimizer=frozen)
     assert changed(start, towers_of(trained)) == set()
-    assert float(trained.mumic.tau.detach()) != pytest.approx(LossConfig().tau, abs=1e-6)
+    assert float(trained.network.mumic.tau.detach()) != pytest.approx(LossConfig().tau, abs=1e-6)
 
 
 def towers_of(trained: TrainedModel) -> dict[str, torch.Tensor]:
-    return dict(trained.mumic.clip.state_dict())
+    return dict(trained.network.mumic.clip.state_dict())
 
 
 def test_nothing_to_train_is_a_configuration_error(tmp_path: Path) -> None:
@@ -102,10 +102,12 @@ def test_a_prior_bias_starts_at_the_share_of_positives(tmp_path: Path) -> None:
 
 
 def test_tau_and_bias_move_only_where_they_are_learnt(tmp_path: Path) -> None:
-    fixed = run(tmp_path, make_images(16), loss=LossConfig(learn_tau=False, bias="none")).mumic
+    fixed = run(
+        tmp_path, make_images(16), loss=LossConfig(learn_tau=False, bias="none")
+    ).network.mumic
     assert float(fixed.tau) == pytest.approx(0.07)
     assert float(fixed.bias) == 0.0
-    learnt = run(tmp_path, make_images(16), loss=LossConfig(bias="learnt")).mumic
+    learnt = run(tmp_path, make_images(16), loss=LossConfig(bias="learnt")).network.mumic
     assert float(learnt.tau.detach()) != pytest.approx(0.07, abs=1e-5)
     assert 0 < abs(float(learnt.bias.detach())) < 1
 
@@ -116,7 +118,7 @@ def test_the_epoch_with_the_best_validation_gap_is_kept(
     gaps = iter([0.2, 0.9, 0.5])
     seen: list[dict[str, torch.Tensor]] = []
 
-    def judge(network: Network, images: PixelSet, **_: object) -> RankingMetrics:
+    def judge(network: MumicNetwork, images: PixelSet, **_: object) -> RankingMetrics:
         seen.append({name: value.clone() for name, value in network.mumic.state_dict().items()})
         return RankingMetrics(len(images), next(gaps), 0.0, 0.0, 0)
 
@@ -141,10 +143,10 @@ def test_fewer_images_than_a_batch_are_still_trained_on(tmp_path: Path) -> None:
 def test_a_bundle_predicts_what_the_trained_model_predicts(tmp_path: Path) -> None:
     images = make_images(12, side=64)
     trained = run(tmp_path, images, kind="resnet")
-    towers = replace(make_towers(tmp_path, "resnet"), model=trained.mumic.clip)
+    towers = replace(make_towers(tmp_path, "resnet"), model=trained.network.mumic.clip)
     write_bundle(
         tmp_path / "bundle",
-        mumic=trained.mumic,
+        mumic=trained.network.mumic,
         towers=towers,
         taxonomy=TAXONOMY,
         licence="CC0-1.0",
@@ -160,7 +162,9 @@ def test_a_bundle_predicts_what_the_trained_model_predicts(tmp_path: Path) -> No
 
     np.testing.assert_allclose(
         logits(bundle.load_model(), torch.from_numpy(bundle.label_embeddings)),
-        logits(trained.mumic, embed_labels(trained.mumic, towers.tokenizer, TAXONOMY)),
+        logits(
+            trained.network.mumic, embed_labels(trained.network.mumic, towers.tokenizer, TAXONOMY)
+        ),
         atol=1e-5,
     )
 
@@ -189,7 +193,7 @@ def test_weights_decay_on_matrices_only(tmp_path: Path) -> None:
     towers = make_towers(tmp_path, "resnet")
     tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
     mumic = MuMIC(towers.model, tau=0.07, learn_tau=True, learn_bias=True)
-    made = make_optimizer(Network(mumic, tokens=tokens, owners=owners), RECIPE)
+    made = make_optimizer(MumicNetwork(mumic, tokens=tokens, owners=owners), RECIPE)
     decay = {
         id(parameter): group["weight_decay"]
         for group in made.param_groups

@@ -307,3 +307,73 @@ def test_groups_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         read(path, group="hotel")
     with pytest.raises(ConfigurationError, match="no group to train on"):
         read(path, validation_share=0.6, test_share=0.4)
+
+
+ATTRIBUTED = parse_taxonomy(
+    {
+        "tasks": [
+            {"id": "scene", "kind": "multi_label", "labels": [{"id": "bed"}, {"id": "sea"}]},
+            {"id": "view", "kind": "single_label", "labels": [{"id": "sea"}, {"id": "city"}]},
+        ]
+    }
+)
+ATTRIBUTED_SCHEMA = SCHEMA.append(pa.field("attributes", pa.map_(pa.string(), pa.string()))).append(
+    pa.field("title", pa.string())
+)
+
+
+def read_attributed(path: Path, rows: list[dict[str, Any]], **columns: Any) -> LabelledImages:
+    manifest = write(path, rows, ATTRIBUTED_SCHEMA)
+    return read_labelled(LabelledManifestConfig(path=manifest, **columns), ATTRIBUTED)
+
+
+def test_attributes_are_the_labels_of_tasks_with_one_label(tmp_path: Path) -> None:
+    images = read_attributed(
+        tmp_path / "m.parquet",
+        [
+            row("a", labels=["bed"], attributes=[("view", "city"), ("floor", "wood")]),
+            row("b", labels=["sea"], attributes=[]),
+            row("c", labels=["sea"], attributes=[("view", "city")]),
+            row("d", attributes=None),
+            row("e", unknown=["bed"], attributes=[("view", None)]),
+        ],
+    )
+    assert images.targets.tolist() == [
+        [1, 0, 0, 1],
+        [0, 1, 1, 0],  # among the labels, under an id that two tasks have
+        [0, 1, 0, 1],  # the attribute stands above it
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+    ]
+    assert images.known.tolist() == [
+        [1, 1, 1, 1],
+        [1, 1, 1, 1],
+        [1, 1, 1, 1],
+        [1, 1, 0, 0],
+        [0, 1, 0, 0],
+    ]
+
+
+def test_an_attribute_that_is_no_label_of_its_task_is_refused(tmp_path: Path) -> None:
+    rows = [row("a", attributes=[("view", "bed")])]
+    with pytest.raises(ManifestError, match=r"attribute view has 1 values .*got \['bed'\]"):
+        read_attributed(tmp_path / "m.parquet", rows)
+    with pytest.raises(ManifestError, match="wrong type"):
+        read_attributed(tmp_path / "n.parquet", rows, attributes="title")
+
+
+def test_titles_travel_with_their_images(tmp_path: Path) -> None:
+    rows = [
+        row("a", title="one", split="test"),
+        row("b", title=None, split="test"),
+        row("c", title="x"),
+        row("c", title="y"),
+        row("d", title="four", split="test"),
+    ]
+    images = read_attributed(tmp_path / "m.parquet", rows, text="title")
+    assert images.ids == ("a", "b", "d")  # a title more or less is another row
+    assert images.texts == ("one", None, "four")
+    requests = images.requests(images.indices("test"))
+    assert [request.text for request in requests] == ["one", None, "four"]
+    without = read_attributed(tmp_path / "m.parquet", rows)
+    assert without.texts == (None,) * 4

@@ -16,7 +16,18 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
-from tiny_trainings import CPU, RECIPE, changed, make_images, make_trainer, run, weights
+from tiny_models import make_towers
+from tiny_trainings import (
+    CPU,
+    RECIPE,
+    changed,
+    make_cma_trainer,
+    make_images,
+    make_titled_images,
+    make_trainer,
+    run,
+    weights,
+)
 
 from pipeline.config import CheckpointConfig
 from pipeline.errors import CheckpointError, ConfigurationError, ManifestError
@@ -111,6 +122,40 @@ def test_two_processes_with_unequal_knowledge_step_as_one(tmp_path: Path) -> Non
         assert json.loads((own / "loss.json").read_text()) == pytest.approx(loss, abs=1e-5)
     first, second = (load_file(tmp_path / str(i) / "weights.safetensors") for i in (0, 1))
     assert changed(first, second) == set()
+
+
+def take_cma_step(folder: Path, processes: Processes) -> Tensors:
+    """Gradients of CMA-CLIP in one step; in the first half of the batch little is known."""
+    own = np.arange(8)
+    if processes.count > 1:
+        own = own[processes.index * 4 : processes.index * 4 + 4]
+    trainer = make_cma_trainer(folder, replace(RECIPE, clip_norm=1e9), processes=processes)
+    images = make_titled_images(8, make_towers(folder).tokenizer)
+    images.known[:3, :] = False
+    assert images.texts is not None
+    trainer.network.train_trained()
+    trainer.compute_gradients(*images.batch(own), None, images.texts.batch(own))
+    named = trainer.network.named_parameters()
+    return {name: p.grad.clone().contiguous() for name, p in named if p.grad is not None}
+
+
+def step_cma_together(folder: Path, index: int) -> None:
+    own = folder / str(index)
+    own.mkdir()
+    with joined(folder, index) as processes:
+        save_file(take_cma_step(own, processes), own / "gradients.safetensors")
+
+
+@pytest.mark.long
+def test_two_processes_step_as_one_where_tasks_are_known_unequally(tmp_path: Path) -> None:
+    run_together(tmp_path, step_cma_together)
+    expected = take_cma_step(tmp_path, SINGLE)
+    for index in range(COUNT):
+        found = load_file(tmp_path / str(index) / "gradients.safetensors")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            atol = 1e-6 * max(1.0, float(value.abs().max()))
+            torch.testing.assert_close(found[name], value, rtol=0, atol=atol, msg=name)
 
 
 def share_of(images: PixelSet, processes: Processes) -> PixelSet:

@@ -198,8 +198,10 @@ def test_each_kind_of_loss_trains(tmp_path: Path, kind: LossKind) -> None:
     assert losses[-1] < losses[0]
     assert trained.validation is not None
     has_tau = kind in ("asymmetric", "softmax")
-    assert (abs(float(trained.mumic.tau.detach()) - (0.07 if has_tau else 1.0)) > 1e-6) == has_tau
-    assert (float(trained.mumic.bias.detach()) != 0) == (kind == "asymmetric")
+    assert (
+        abs(float(trained.network.mumic.tau.detach()) - (0.07 if has_tau else 1.0)) > 1e-6
+    ) == has_tau
+    assert (float(trained.network.mumic.bias.detach()) != 0) == (kind == "asymmetric")
 
 
 def test_a_linear_head_learns_on_frozen_towers_and_leaves_them_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,23 @@ import numpy.typing as npt
 import torch
 from tiny_models import TAXONOMY, make_towers
 
-from pipeline.config import LossConfig, OptimizerConfig
-from pipeline.models.labels import tokenize_labels
+from pipeline.config import (
+    CmaClipConfig,
+    CmaTrainingConfig,
+    DisturbanceConfig,
+    LossConfig,
+    OptimizerConfig,
+)
+from pipeline.models.cma_clip import CmaClip
+from pipeline.models.labels import Tokenizer, tokenize_labels
+from pipeline.training.cma_network import CmaNetwork
+from pipeline.training.course import make_cma_course, make_mumic_course
 from pipeline.training.loop import TrainedModel, train
-from pipeline.training.network import Network
+from pipeline.training.mumic_network import MumicNetwork
 from pipeline.training.objective import make_mumic, make_objective
 from pipeline.training.pixels import PixelSet
 from pipeline.training.processes import SINGLE, Processes
+from pipeline.training.texts import make_text_set
 from pipeline.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -64,28 +75,25 @@ def run(
     augmented: bool = True,
     device: torch.device = CPU,
     **options: Any,
-) -> TrainedModel:
+) -> TrainedModel[MumicNetwork]:
     loss = loss or LossConfig()
     towers = make_towers(folder, kind)
     mumic = make_mumic(towers.model, loss)
     tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
     return train(
-        mumic,
-        tokens=tokens,
-        owners=owners,
+        make_mumic_course(mumic, tokens=tokens, owners=owners, loss=loss, optimizer=optimizer),
         training=training,
         validation=validation,
         preprocessing=towers.preprocessing,
         optimizer=optimizer,
-        loss=loss,
         device=device,
         augmented=augmented,
         **options,
     )
 
 
-def weights(trained: TrainedModel) -> dict[str, torch.Tensor]:
-    return dict(trained.mumic.state_dict())
+def weights(trained: TrainedModel[MumicNetwork]) -> dict[str, torch.Tensor]:
+    return dict(trained.network.mumic.state_dict())
 
 
 def changed(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
@@ -106,7 +114,7 @@ def make_trainer(
     loss = loss or LossConfig()
     towers = make_towers(folder, kind)
     tokens, owners = tokenize_labels(towers.tokenizer, TAXONOMY)
-    network = Network(
+    network = MumicNetwork(
         make_mumic(towers.model, loss),
         tokens=tokens,
         owners=owners,
@@ -122,4 +130,87 @@ def make_trainer(
         device=CPU,
         augmented=augmented,
         processes=processes,
+    )
+
+
+# The picture shows the scene's labels, the title tells the room, and neither tells the other's.
+CMA = CmaClipConfig(layers=1, heads=2)
+UNDISTURBED = CmaTrainingConfig(
+    disturbance=DisturbanceConfig(
+        text_dropout=0, text_swap=0, image_dropout=0, image_swap=0, image_noise=0
+    )
+)
+
+
+def make_titled_images(
+    count: int, tokenizer: Tokenizer, *, side: int = SIDE, seed: int = 0
+) -> PixelSet:
+    """Pictures with titles; the room of every fifth is not known, every seventh has no title."""
+    _, room = (columns for _, columns in TAXONOMY.columns)
+    images = make_images(count, side=side, seed=seed)
+    targets, known = images.targets.copy(), images.known.copy()
+    targets[:, room] = False
+    pixels = draw(targets, side, seed)
+    rooms = np.random.default_rng(seed).integers(0, 2, count)
+    targets[np.arange(count), room.start + rooms] = True
+    known[::5, room] = False
+    words = [label.id for label in TAXONOMY.tasks[1].labels]
+    titles = [None if i % 7 == 6 else f"a {words[r]} room" for i, r in enumerate(rooms)]
+    return replace(
+        images,
+        pixels=pixels,
+        targets=targets & known,
+        known=known,
+        texts=make_text_set(titles, tokenizer),
+    )
+
+
+def make_cma_trainer(
+    folder: Path,
+    optimizer: OptimizerConfig = RECIPE,
+    *,
+    config: CmaClipConfig = CMA,
+    training: CmaTrainingConfig = UNDISTURBED,
+    processes: Processes = SINGLE,
+) -> Trainer:
+    """A trainer of a tiny CMA-CLIP before its first step."""
+    towers = make_towers(folder)
+    course = make_cma_course(
+        CmaClip(towers.model, TAXONOMY, config), TAXONOMY, training=training, optimizer=optimizer
+    )
+    return Trainer(
+        course.network,
+        objective=course.objective,
+        preprocessing=towers.preprocessing,
+        config=optimizer,
+        device=CPU,
+        augmented=False,
+        processes=processes,
+    )
+
+
+def run_cma(
+    folder: Path,
+    training: PixelSet,
+    validation: PixelSet,
+    *,
+    optimizer: OptimizerConfig = RECIPE,
+    config: CmaClipConfig = CMA,
+    told: CmaTrainingConfig | None = None,
+    **options: Any,
+) -> TrainedModel[CmaNetwork]:
+    towers = make_towers(folder)
+    return train(
+        make_cma_course(
+            CmaClip(towers.model, TAXONOMY, config),
+            TAXONOMY,
+            training=told or CmaTrainingConfig(),
+            optimizer=optimizer,
+        ),
+        training=training,
+        validation=validation,
+        preprocessing=towers.preprocessing,
+        optimizer=optimizer,
+        device=CPU,
+        **options,
     )

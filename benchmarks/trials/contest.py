@@ -1,36 +1,76 @@
-"""Runs the trainings of an ablation side by side, keeps each result, tells how long it takes."""
+"""Runs the trainings of an ablation side by side, keeps each result, tells how long it takes.
+
+In processes of one thread each: two of them use two cores better than one training with two
+threads.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
+import os
+import signal
 import statistics
-import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-from loss_ablation.settings import Settings, write_json
-from loss_ablation.training import Training, prepare_process, run_training
+import torch
+
 from pipeline.errors import ModelError
+from trials.kept import tell, write_json
 
 
-class Contest:
+class Training(Protocol):
+    """One training that an ablation needs."""
+
+    @property
+    def name(self) -> str:
+        """Of its result's file."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """What it is for."""
+        ...
+
+    @property
+    def cost(self) -> float:
+        """What it takes, on any scale."""
+        ...
+
+
+T = TypeVar("T", bound=Training)
+
+
+class Contest(Generic[T]):
     """The trainings of an ablation, those that are done already included.
 
     Args:
-        settings: Of the ablation.
-        folder: Its output; results go to ``results``, data lie in ``data``.
+        train: Trains and measures, in another process: a function of a module, or a partial of
+            one. A result has ``seconds`` and ``cost``, and ``failed`` where the training diverged.
+        results: Folder of the results.
         device: A torch device.
         processes: Trainings at a time.
+        describe: What is told of a result that did not fail.
     """
 
-    def __init__(self, settings: Settings, folder: Path, *, device: str, processes: int) -> None:
-        self._settings, self._device, self._processes = settings, device, processes
-        self._data, self._results = folder / "data", folder / "results"
+    def __init__(
+        self,
+        train: Callable[[T], dict[str, Any]],
+        results: Path,
+        *,
+        device: str,
+        processes: int,
+        describe: Callable[[dict[str, Any]], str],
+    ) -> None:
+        self._train, self._results, self._processes = train, results, processes
+        self._describe_done = describe
         self._results.mkdir(exist_ok=True)
         # Spawned, not forked: threads of torch do not survive a fork.
         self._pool = ProcessPoolExecutor(
@@ -54,7 +94,7 @@ class Contest:
         self._pool.shutdown(cancel_futures=True)
 
     def run(
-        self, trainings: Sequence[Training], *, later: float = 0.0, begun: float
+        self, trainings: Sequence[T], *, later: float = 0.0, begun: float
     ) -> list[dict[str, Any]]:
         """Results of trainings, in their order; those that are kept are not run again.
 
@@ -70,12 +110,7 @@ class Contest:
         waiting = [training for training in trainings if kept[training.name] is None]
         left = sum(training.cost for training in waiting) + later
         started, done = time.monotonic(), 0.0
-        futures = {
-            self._pool.submit(
-                run_training, training, self._settings, self._data, self._device
-            ): training
-            for training in waiting
-        }
+        futures = {self._pool.submit(self._train, training): training for training in waiting}
         for finished, future in enumerate(as_completed(futures), len(trainings) - len(waiting) + 1):
             training = futures[future]
             result = future.result()
@@ -84,9 +119,9 @@ class Contest:
             done += training.cost
             left -= training.cost
             now = time.monotonic()
-            _tell(
-                f"{training.stage} {finished} of {len(trainings)}: {training.variant.name}"
-                f" seed {training.seed}: {_describe(result)};"
+            tell(
+                f"{training.stage} {finished} of {len(trainings)}: {training.name}:"
+                f" {self._describe(result)};"
                 f" {(now - begun) / 60:.1f} min so far,"
                 f" about {left * (now - started) / done / 60:.1f} min left"
             )
@@ -95,7 +130,7 @@ class Contest:
             raise ModelError("every training diverged", got=results[0]["failed"])
         return results
 
-    def estimate(self, results: Sequence[dict[str, Any]], trainings: Sequence[Training]) -> float:
+    def estimate(self, results: Sequence[dict[str, Any]], trainings: Sequence[T]) -> float:
         """Seconds that trainings will take, going by those that were run.
 
         Args:
@@ -107,23 +142,33 @@ class Contest:
         )
         return pace * sum(training.cost for training in trainings) / self._processes
 
-    def _place(self, training: Training) -> Path:
+    def _place(self, training: T) -> Path:
         return self._results / f"{training.name}.json"
 
-    def _read(self, training: Training) -> dict[str, Any] | None:
+    def _read(self, training: T) -> dict[str, Any] | None:
         place = self._place(training)
         if not place.exists():
             return None
         found: dict[str, Any] = json.loads(place.read_text())
         return found
 
-
-def _tell(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    def _describe(self, result: dict[str, Any]) -> str:
+        return f"failed: {result['failed']}" if "failed" in result else self._describe_done(result)
 
 
-def _describe(result: dict[str, Any]) -> str:
-    if "failed" in result:
-        return f"failed: {result['failed']}"
-    return f"GAP {result['test']['gap']['value']:.3f}"
+def prepare_process(device: str) -> None:
+    """Called once in each process of the pool."""
+    # Control-C reaches all of them: one line of the ablation is enough.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logging.getLogger("pipeline").setLevel(logging.ERROR)  # random weights are no news here
+    if device == "cpu":
+        torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """A killed ablation leaves nobody behind who trains on."""
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""What every ablation needs: trainings side by side that go on where they were, intervals."""
