@@ -72,6 +72,7 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
 
     Raises:
         BundleError: The bundle here is not the driver's.
+        DecoderError: No decoder can be started here.
     """
     from pipeline.images.loader import ImageLoader  # noqa: PLC0415
     from pipeline.models.bundle import read_bundle  # noqa: PLC0415
@@ -93,6 +94,7 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
         predictor.preprocessing,
         model.scaled_decoding,
     )
+    loader.start()  # the preflight finds where that does not work
     return Engine(predictor, loader, model.batch_size)
 
 
