@@ -5,8 +5,9 @@
 Both load the same files with the loader that tags, for a model of 224 pixels, and nothing else runs
 beside them: with a model behind it the share of decoding, and so the cost, is smaller. Rounds are
 interleaved, each with the order turned round; both are warm, their threads and processes started
-before. The ratio's median is the result, the last line as JSON. Starting is timed apart: the first
-image of a process, imports of the decoder included.
+before. The ratio's median is the result, the last line as JSON. So is the time on a core that an
+image takes, decoders and worker together, which other programs on the machine change less.
+Starting is timed apart: the first image of a process, imports of the decoder included.
 """
 
 from __future__ import annotations
@@ -55,13 +56,26 @@ def make_loader(cage: bool, threads: int) -> ImageLoader:
     )
 
 
-def time_loading(loader: ImageLoader, requests: list[ImageRequest]) -> float:
-    """Images per second."""
-    began = time.perf_counter()
+def time_loading(loader: ImageLoader, requests: list[ImageRequest]) -> tuple[float, float]:
+    """Images per second, and the milliseconds of a core that one takes."""
+    began, busy = time.perf_counter(), busy_s()
     loaded = sum(isinstance(image, LoadedImage) for _, image in loader.load(requests))
     if loaded != len(requests):
         raise SystemExit(f"only {loaded} of {len(requests)} photos can be read")
-    return loaded / (time.perf_counter() - began)
+    return loaded / (time.perf_counter() - began), (busy_s() - busy) * 1000 / loaded
+
+
+def busy_s() -> float:
+    """Seconds that cores worked for this process and for those below it, from Linux' own books."""
+    ticks = 0
+    below = [os.getpid()]
+    while below:
+        pid = below.pop()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            below += map(int, (task / "children").read_text().split())
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def time_start(kind: str, photo: Path) -> float:
@@ -96,28 +110,33 @@ def main() -> None:
         for loader in loaders.values():
             time_loading(loader, requests[: arguments.images // 4])
         speeds: dict[str, list[float]] = {kind: [] for kind in loaders}
+        costs: dict[str, list[float]] = {kind: [] for kind in loaders}
         for number in range(arguments.rounds):
             for kind in list(loaders)[:: 1 if number % 2 else -1]:
-                speeds[kind].append(time_loading(loaders[kind], requests))
-            print(
-                f"round {number + 1}: "
-                + ", ".join(f"{kind} {speed[-1]:.1f} images/s" for kind, speed in speeds.items()),
-                file=sys.stderr,
-            )
+                speed, cost = time_loading(loaders[kind], requests)
+                speeds[kind].append(speed)
+                costs[kind].append(cost)
+                print(
+                    f"round {number + 1}, {kind}: {speed:.1f} images/s, {cost:.2f} ms of a core",
+                    file=sys.stderr,
+                )
         for loader in loaders.values():
             loader.close()
         starts = {kind: min(time_start(kind, photos[0]) for _ in range(3)) for kind in loaders}
     ratios = [a / b for a, b in zip(speeds["cage"], speeds["threads"], strict=True)]
+    cost_ratios = [a / b for a, b in zip(costs["cage"], costs["threads"], strict=True)]
     result = {
         "images": arguments.images,
         "threads": arguments.threads,
-        "caged_images_per_s": round(statistics.median(speeds["cage"]), 1),
-        "threads_images_per_s": round(statistics.median(speeds["threads"]), 1),
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in sorted(ratios)],
-        "caged_start_s": round(starts["cage"], 3),
-        "threads_start_s": round(starts["threads"], 3),
+        "core_time_ratio": round(statistics.median(cost_ratios), 3),
+        "core_time_ratios": [round(ratio, 3) for ratio in sorted(cost_ratios)],
     }
+    for kind in loaders:
+        result[f"{kind}_images_per_s"] = round(statistics.median(speeds[kind]), 1)
+        result[f"{kind}_core_ms"] = round(statistics.median(costs[kind]), 2)
+        result[f"{kind}_start_s"] = round(starts[kind], 3)
     print(json.dumps(result))
 
 
