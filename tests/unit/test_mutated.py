@@ -124,6 +124,8 @@ def test_all_of_them_change_no_tag_of_others_and_take_bounded_memory(
 
 
 def tag(requests: list[ImageRequest], bundle: Path) -> list[Outcome]:
-    predictor = Predictor.from_bundle(read_bundle(bundle), device="cpu")
+    predictor = Predictor.from_bundle(
+        read_bundle(bundle), device="cpu", precision="fp32", scaled_decoding=True
+    )
     with ImageLoader(FetchConfig(), DECODE, predictor.preprocessing, True) as loader:
         return list(Engine(predictor, loader, 16).run(requests))
