@@ -10,6 +10,7 @@
       CheckpointError          of a training: damaged, or another one's
       RegistryError            MLflow's store did not do what was asked
       DeviceError
+      DecoderError             the processes that decode images cannot be started
       ModelError               the model broke its contract: NaN, wrong shape, too few rows
       PreflightError
       TablesError
@@ -92,6 +93,10 @@ class RegistryError(PipelineError):
 
 class DeviceError(PipelineError):
     """The device that was asked for is not there."""
+
+
+class DecoderError(PipelineError):
+    """The processes that decode images cannot be started: no image's fault."""
 
 
 class ModelError(PipelineError):

@@ -49,6 +49,7 @@ _SHARE: Range = (0, 1)
 _DURATION_S: Range = (0.001, math.inf)
 _RATE: Range = (1e-12, math.inf)
 _TAU: Range = (0.01, 1)  # what MuMIC.clamp_tau keeps a learnt one in
+_DECODER_MB: Range = (64, math.inf)  # a photo of 12 megapixels, converted, takes 50 to 100
 _EXPIRY_S: Range = (30, math.inf)  # a third of it must be ample time for a commit
 
 RANGES: dict[type, dict[str, Range]] = {
@@ -62,7 +63,13 @@ RANGES: dict[type, dict[str, Range]] = {
         "backoff_s": _AMOUNT,
         "max_bytes": _COUNT,
     },
-    DecodeConfig: {"threads": _COUNT, "max_pixels": _COUNT, "prefetch_images": _COUNT},
+    DecodeConfig: {
+        "threads": _COUNT,
+        "max_pixels": _COUNT,
+        "prefetch_images": _COUNT,
+        "timeout_s": _DURATION_S,
+        "memory_mb": _DECODER_MB,
+    },
     StageConfig: {"chunk_rows": _COUNT, "partition_rows": _COUNT, "score_floor": _SHARE},
     RetryConfig: {"distance_h": _AMOUNT, "factor": _COUNT, "max_attempts": _AMOUNT},
     AuditConfig: {

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import reprlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,14 @@ _KINDS = ("multi_label", "single_label")
 _TASK_KEYS = frozenset({"id", "kind", "threshold", "templates", "labels"})
 _LABEL_KEYS = frozenset({"id", "name", "texts", "threshold"})
 _MAX_ID_CHARS = 200
+# Values that only look like dates or numbers make PyYAML raise more than its own errors, and
+# brackets in brackets without end exhaust it.
+_UNREADABLE = (
+    *(yaml.YAMLError, ArithmeticError, AttributeError, LookupError),
+    *(RecursionError, TypeError, ValueError),
+)
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 2
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
         raise TaxonomyError("the taxonomy file cannot be read", where=path, got=error) from error
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  a SafeLoader
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise TaxonomyError("the taxonomy file is not valid YAML", where=path, got=error) from error
     return parse_taxonomy(data, where=str(path))
 
@@ -207,7 +215,7 @@ def _task(data: object, where: str) -> Task:
     where = f"{where} ({task_id})"
     kind = fields.get("kind")
     if kind not in _KINDS:
-        raise TaxonomyError("unknown task kind", where=where, expected=_KINDS, got=repr(kind))
+        raise TaxonomyError("unknown task kind", where=where, expected=_KINDS, got=_shown(kind))
     threshold = _threshold(fields.get("threshold", DEFAULT_THRESHOLD), where)
     templates = _texts(fields["templates"], where) if "templates" in fields else DEFAULT_TEMPLATES
     labels = [
@@ -239,14 +247,16 @@ def _mapping(data: object, keys: frozenset[str], where: str) -> dict[str, Any]:
         )
     unknown = [key for key in data if key not in keys]
     if unknown:
-        raise TaxonomyError("unknown key", where=where, expected=sorted(keys), got=unknown)
+        raise TaxonomyError("unknown key", where=where, expected=sorted(keys), got=_shown(unknown))
     return data
 
 
 def _items(fields: dict[str, Any], key: str, where: str) -> list[object]:
     items = fields.get(key)
     if not isinstance(items, list) or not items:
-        raise TaxonomyError(f"{key} must be a list with at least one entry", where=where, got=items)
+        raise TaxonomyError(
+            f"{key} must be a list with at least one entry", where=where, got=_shown(items)
+        )
     return items
 
 
@@ -268,24 +278,40 @@ def _text(value: object, where: str) -> str:
             "not a text",
             where=where,
             expected="a text that is not blank; quote yes, no and numbers in YAML",
-            got=repr(value),
+            got=_shown(value),
         )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise TaxonomyError(
+            "a text holds what is no character", where=where, got=ascii(value[:_MAX_ID_CHARS])
+        ) from error
     return value.strip()
 
 
 def _texts(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise TaxonomyError(
-            "texts and templates are lists with at least one text", where=where, got=repr(value)
+            "texts and templates are lists with at least one text", where=where, got=_shown(value)
         )
     return tuple(_text(text, f"{where}, text {i + 1}") for i, text in enumerate(value))
 
 
 def _threshold(value: object, where: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 <= value <= 1:  # type: ignore[arg-type, operator]
-        raise TaxonomyError("threshold out of range", where=where, expected="0 to 1", got=value)
+    if not number or not 0 <= value <= 1:  # type: ignore[operator]
+        raise TaxonomyError(
+            "threshold out of range", where=where, expected="0 to 1", got=_shown(value)
+        )
     return float(value)  # type: ignore[arg-type]
+
+
+def _shown(value: object) -> str:
+    """A value in an error, cut short: aliases make values of a small file that fill a memory."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return f"{type(value).__name__}, too long to show"
 
 
 def _refuse_repeats(ids: list[str], what: str, where: str) -> None:

@@ -72,13 +72,14 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
 
     Raises:
         BundleError: The bundle here is not the driver's.
+        DecoderError: No decoder can be started here.
     """
     from pipeline.models.bundle import read_bundle  # noqa: PLC0415
     from pipeline.models.locate import locate_bundle  # noqa: PLC0415
     from pipeline.models.serving import make_engine  # noqa: PLC0415
 
     model, decode, cores = settings.model, settings.decode, task_cores()
-    engine, _ = make_engine(
+    engine, loader = make_engine(
         read_bundle(locate_bundle(model.uri, model.cache_dir)),
         replace(model, threads=model.threads or cores),
         settings.fetch,
@@ -86,6 +87,7 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
         device=device,
         tag_without_image=model.tag_without_image,
     )
+    loader.start()  # the preflight finds where that does not work
     return engine
 
 

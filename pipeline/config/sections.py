@@ -125,6 +125,9 @@ class FetchConfig:
         allowed_roots: Folders and URI prefixes that files may come from. Empty: anywhere.
         allowed_hosts: Host names for http and https; ``*.example.com`` takes subdomains, ``*``
             any. Empty: no http at all.
+        allowed_networks: Networks that allowed hosts may lead to beside public addresses, as
+            ``10.0.0.0/8``. Empty: no private, loopback or link-local address is dialled, unless
+            ``allowed_hosts`` names the address itself.
     """
 
     threads: int = 16
@@ -136,6 +139,7 @@ class FetchConfig:
     max_bytes: int = 64 * 1024 * 1024
     allowed_roots: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    allowed_networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +150,18 @@ class DecodeConfig:
         threads: Decoders of one worker. Default: the task's cores.
         max_pixels: Images with more pixels become failures before they are decoded.
         prefetch_images: Decoded images that may wait for the model in one worker.
+        cage: Decode in processes beside the worker, which an image may crash, hang or fill: it
+            costs that image a failure, and the worker keeps its model.
+        timeout_s: Seconds for one image in the cage.
+        memory_mb: Memory for one image in the cage, beside what the idle decoder has, in MiB.
     """
 
     threads: int | None = None
     max_pixels: int = 150_000_000
     prefetch_images: int = 128
+    cage: bool = True
+    timeout_s: float = 10.0
+    memory_mb: int = 3072
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Bytes to RGB pixels as photo people expect them, or the reason why not.
 
 The boundary behind which Pillow may raise whatever it likes: nothing but KeyboardInterrupt and
-SystemExit leaves :func:`decode`. A decoder that crashes the process is beyond it.
+SystemExit leaves :func:`decode`. A decoder that crashes the process is beyond it: for that there is
+:mod:`pipeline.images.cage`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import re
 import threading
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,7 +58,7 @@ _settings_lock = threading.Lock()
 
 # A pixel takes 4 bytes, and converting takes copies: of large images one at a time is enough.
 _LARGE_PIXELS = 40_000_000
-_one_large_image = threading.Lock()
+ONE_LARGE_IMAGE = threading.Lock()
 
 _TRANSPOSE_BY_ORIENTATION: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,7 +87,13 @@ class DecodedImage:
     height: int
 
 
-def decode(content: bytes, *, max_pixels: int, cover: int | None = None) -> DecodedImage | Failure:
+def decode(
+    content: bytes,
+    *,
+    max_pixels: int,
+    cover: int | None = None,
+    turn: AbstractContextManager[Any] = ONE_LARGE_IMAGE,
+) -> DecodedImage | Failure:
     """Decodes the first picture of JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.
 
     EXIF orientation is applied, CMYK and embedded profiles become sRGB, transparency lies over
@@ -96,6 +104,7 @@ def decode(content: bytes, *, max_pixels: int, cover: int | None = None) -> Deco
         max_pixels: Images that announce more become ``too_many_pixels``, undecoded.
         cover: Shortest side the model needs. JPEGs are decoded at the smallest scale (1, 1/2,
             1/4, 1/8) whose short side still is no shorter. None: in full.
+        turn: Held while an image of more than 40 million pixels is decoded.
 
     Returns:
         The pixels, or why there are none.
@@ -108,7 +117,7 @@ def decode(content: bytes, *, max_pixels: int, cover: int | None = None) -> Deco
     _keep_pillow_quiet()
     _lift_pillow_limit(max_pixels)
     try:
-        return _decode(content, name, max_pixels=max_pixels, cover=cover)
+        return _decode(content, name, max_pixels=max_pixels, cover=cover, turn=turn)
     except UnusableImageError as error:
         return error.failure
     except Image.DecompressionBombError as error:
@@ -124,7 +133,12 @@ def decode(content: bytes, *, max_pixels: int, cover: int | None = None) -> Deco
 
 
 def _decode(
-    content: bytes, name: ImageFormat, *, max_pixels: int, cover: int | None
+    content: bytes,
+    name: ImageFormat,
+    *,
+    max_pixels: int,
+    cover: int | None,
+    turn: AbstractContextManager[Any],
 ) -> DecodedImage:
     with _PLUGINS[name](io.BytesIO(content)) as image:
         width, height = image.size
@@ -136,7 +150,7 @@ def _decode(
         if cover is not None and name == "JPEG":
             image.draft(None, (cover, cover))
         large = image.width * image.height > _LARGE_PIXELS
-        with _one_large_image if large else contextlib.nullcontext():
+        with turn if large else contextlib.nullcontext():
             _mend_transparency(image)
             image.load()
             # Of TIFFs this was applied by loading, and is gone.

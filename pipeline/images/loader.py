@@ -4,7 +4,8 @@ Requests are pulled only in the thread of whoever iterates (Spark's socket is no
 threads). Fetch threads wait for the network, decode threads use the cores, and the consumer's
 model runs beside them. At most ``decode.prefetch_images`` requests are anywhere between being
 pulled and being handed out; of the bytes among them at most :data:`MAX_WAITING_BYTES`, or one
-image, wait for a decoder, beside one image that each fetch thread holds.
+image, wait for a decoder, beside one image that each fetch thread holds. Each decode thread keeps
+one process of the cage busy, or decodes itself where there is none.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import DecodeConfig, FetchConfig
-from pipeline.images.decode import decode
+from pipeline.images.cage import Cage
+from pipeline.images.decoder import Decoder
 from pipeline.images.fetch import Fetcher
-from pipeline.images.preprocess import Preprocessing, make_pixels
+from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Failure, Reason
 
 # About 128 photos of 2 MB.
@@ -82,7 +84,7 @@ Loaded = LoadedImage | UnreadableImage
 
 
 class ImageLoader:
-    """Loads images in order. Connections are kept between calls, threads are not.
+    """Loads images in order. Connections and decoder processes are kept between calls, threads not.
 
     Args:
         fetch: How image bytes are fetched.
@@ -101,9 +103,14 @@ class ImageLoader:
         self._fetch_threads = fetch.threads
         self._decode_threads = decode.threads or _count_cores()
         self._prefetch_images = max(1, decode.prefetch_images)
-        self._max_pixels = decode.max_pixels
-        self._preprocessing = preprocessing
-        self._cover = max(preprocessing.height, preprocessing.width) if scaled_decoding else None
+        decoder = Decoder(
+            preprocessing=preprocessing,
+            max_pixels=decode.max_pixels,
+            cover=max(preprocessing.height, preprocessing.width) if scaled_decoding else None,
+        )
+        self._decoder: Decoder | Cage = decoder
+        if decode.cage:
+            self._decoder = Cage(decoder, timeout_s=decode.timeout_s, memory_mb=decode.memory_mb)
         self._fetcher = Fetcher(fetch)
         self._running: set[_Pipeline] = set()
 
@@ -119,6 +126,7 @@ class ImageLoader:
         Raises:
             Exception: Whatever ``requests`` raises, at once; images pulled before are dropped.
                 The threads have ended by then, as they have after ``close()`` of the generator.
+            DecoderError: No decoder can be started.
         """
         pipeline = _Pipeline(
             self._fetcher, self._load_bytes, self._fetch_threads, self._decode_threads
@@ -138,10 +146,21 @@ class ImageLoader:
             pipeline.close()
             self._running.discard(pipeline)
 
+    def start(self) -> None:
+        """Starts a decoder, so that no image waits for it.
+
+        Raises:
+            DecoderError: None can be started.
+        """
+        if isinstance(self._decoder, Cage):
+            self._decoder.start()
+
     def close(self) -> None:
-        """Ends the threads of whatever is still being loaded, and closes connections."""
+        """Ends the threads of whatever is still being loaded, decoders, and connections."""
         for pipeline in list(self._running):
             pipeline.close()
+        if isinstance(self._decoder, Cage):
+            self._decoder.close()
         self._fetcher.close()
 
     def __enter__(self) -> ImageLoader:
@@ -159,15 +178,10 @@ class ImageLoader:
         if not content:
             return UnreadableImage(Failure(Reason.EMPTY, "no bytes"), None)
         sha256 = hashlib.sha256(content).hexdigest()
-        decoded = decode(content, max_pixels=self._max_pixels, cover=self._cover)
+        decoded = self._decoder.decode(content)
         if isinstance(decoded, Failure):
             return UnreadableImage(decoded, sha256)
-        try:
-            pixels = make_pixels(decoded.image, self._preprocessing)
-        except MemoryError:
-            failure = Failure(Reason.OUT_OF_MEMORY, "no memory to resize the image")
-            return UnreadableImage(failure, sha256)
-        return LoadedImage(pixels, sha256, decoded.width, decoded.height)
+        return LoadedImage(decoded.pixels, sha256, decoded.width, decoded.height)
 
 
 def _count_cores() -> int:

@@ -167,7 +167,8 @@ class AllowList:
     """What may be read.
 
     Args:
-        roots: Folders and address prefixes. Empty: every local path and object.
+        roots: Folders and address prefixes. Empty: every local path and object, but of HDFS only
+            those of the default name node.
         hosts: Host names for http; ``*.example.com`` takes subdomains, ``*`` any. Empty: none.
 
     Raises:
@@ -240,6 +241,8 @@ class AllowList:
     def check_object(self, place: ObjectPlace) -> None:
         """Refuses objects below no allowed prefix. Prefixes end where a path segment ends.
 
+        A name node is a host: one that an address names is asked only where a root names it too.
+
         Args:
             place: The object.
 
@@ -251,7 +254,7 @@ class AllowList:
             below = not root.key or place.key == root.key or place.key.startswith(root.key + "/")
             if same_store and below:
                 return
-        if not self._any_root:
+        if not self._any_root or (place.scheme == "hdfs" and place.authority):
             raise UnusableImageError(
                 Reason.URI_NOT_ALLOWED, "the object lies outside of fetch.allowed_roots"
             )

@@ -30,6 +30,9 @@ class Reason(StrEnum):
     CORRUPT = "corrupt"
     TOO_MANY_PIXELS = "too_many_pixels"
     OUT_OF_MEMORY = "out_of_memory"
+    DECODER_CRASHED = "decoder_crashed"
+    DECODE_TIMEOUT = "decode_timeout"
+    DECODE_MEMORY = "decode_memory"
 
     @property
     def retriable(self) -> bool:
@@ -37,7 +40,8 @@ class Reason(StrEnum):
         return self in _RETRIABLE
 
 
-# Not found is retriable: uploads often reach the storage after the manifest names them.
+# Not found is retriable: uploads often reach the storage after the manifest names them. A time-out
+# may be the machine's fault; a crash or too much memory is the file's.
 _RETRIABLE = frozenset(
     {
         Reason.NOT_FOUND,
@@ -47,6 +51,7 @@ _RETRIABLE = frozenset(
         Reason.FETCH_FAILED,
         Reason.EMPTY,
         Reason.OUT_OF_MEMORY,
+        Reason.DECODE_TIMEOUT,
     }
 )
 

@@ -2,8 +2,9 @@
 
 Once a connection stands, every limit holds for the whole of an attempt: a server that sends one
 byte now and then, in the headers or in the body, cannot hold a thread longer than
-``fetch.total_timeout_s``. ``connect_timeout_s`` counts for each address of a host name. Redirects
-are followed by hand, so that each host on the way is one that is allowed.
+``fetch.total_timeout_s``. ``connect_timeout_s`` counts for each address of a host name; how long a
+name takes to be resolved is the system's to limit. Redirects are followed by hand, so that each
+host on the way is one that is allowed, and each connection goes to an address that was checked.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import math
 import socket
 import threading
 import time
@@ -27,6 +29,7 @@ from urllib3.util import wait_for_read
 
 from pipeline import __version__
 from pipeline.config import FetchConfig
+from pipeline.images.addresses import DialList
 from pipeline.images.attempt import Attempt
 from pipeline.images.places import AllowList, WebPlace, parse_web_place
 from pipeline.images.reasons import Reason, UnusableImageError
@@ -52,11 +55,15 @@ class WebReader:
     Args:
         config: How images are fetched.
         allowed: The hosts that may be asked.
+
+    Raises:
+        ConfigurationError: An allowed network that is none.
     """
 
     def __init__(self, config: FetchConfig, allowed: AllowList) -> None:
         self._config = config
         self._allowed = allowed
+        self._dials = DialList(networks=config.allowed_networks, hosts=config.allowed_hosts)
         self._pools = urllib3.PoolManager(num_pools=32, maxsize=config.threads, block=False)
         self._pools.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedTlsPool}
 
@@ -75,6 +82,7 @@ class WebReader:
         """
         credentials, origin = place.url.auth, place.origin
         _limits.attempt, _limits.read_timeout_s = attempt, self._config.read_timeout_s
+        _limits.dials = self._dials
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 self._allowed.check_host(place)
@@ -202,6 +210,7 @@ class _Limits(threading.local):
 
     attempt: Attempt | None = None
     read_timeout_s: float = 0.0
+    dials: DialList = DialList(networks=(), hosts=())
 
 
 _limits = _Limits()
@@ -251,12 +260,39 @@ class _TimedResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_TimedStream(self.fp.detach(), sock))
 
 
+def _dial(connection: HTTPConnection) -> socket.socket:
+    """What the library's connections do to connect, but to a checked address only."""
+    attempt, connect_timeout_s = _limits.attempt, connection.timeout
+
+    def timeout_s() -> float:
+        if attempt is not None:
+            attempt.check()
+        left_s = attempt.remaining_s if attempt is not None else math.inf
+        return max(0.001, min(left_s, float(connect_timeout_s or left_s)))
+
+    try:
+        # Not ``host``, which lacks the dot that ends a full name.
+        return _limits.dials.dial(connection._dns_host, connection.port, timeout_s)
+    except socket.gaierror as error:
+        raise exceptions.NameResolutionError(connection.host, connection, error) from error
+    except TimeoutError as error:
+        raise exceptions.ConnectTimeoutError(connection, "timed out") from error
+    except OSError as error:
+        raise exceptions.NewConnectionError(connection, "cannot connect") from error
+
+
 class _TimedConnection(HTTPConnection):
     response_class = _TimedResponse
+
+    def _new_conn(self) -> socket.socket:
+        return _dial(self)
 
 
 class _TimedTlsConnection(HTTPSConnection):
     response_class = _TimedResponse
+
+    def _new_conn(self) -> socket.socket:
+        return _dial(self)
 
 
 class _TimedPool(HTTPConnectionPool):

@@ -212,7 +212,10 @@ def read_bundle_info(folder: str | Path) -> BundleInfo:
             digest=fields[_SELF_KEY],
             cma_clip=_read_cma_clip(fields, taxonomy),
         )
-    except (PipelineError, TypeError, ValueError, KeyError) as error:
+    except (
+        *(PipelineError, ArithmeticError, AttributeError),
+        *(LookupError, RecursionError, TypeError, ValueError),
+    ) as error:
         raise BundleError("the bundle's content is not valid", where=path, got=error) from error
 
 
@@ -251,7 +254,7 @@ def parse_info(content: bytes, where: Path | str) -> dict[str, Any]:
         )
     try:
         written = serialise_info({k: v for k, v in fields.items() if k != _SELF_KEY})
-    except ValueError:  # numbers and characters that are never written
+    except (ValueError, RecursionError):  # numbers, characters and depths that are never written
         written = None
     if content != written:
         raise BundleError(

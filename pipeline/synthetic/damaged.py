@@ -68,19 +68,20 @@ def _encode(image_format: str, **options: object) -> bytes:
     return content.getvalue()
 
 
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG, with its length and checksum."""
     crc = zlib.crc32(kind + data)
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
 
 
-def _png_of_size(width: int, height: int, data: bytes) -> bytes:
+def png_of_size(width: int, height: int, data: bytes) -> bytes:
     """Returns a greyscale PNG whose header claims a size, whatever its data hold."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
-        + _png_chunk(b"IHDR", header)
-        + _png_chunk(b"IDAT", zlib.compress(data))
-        + _png_chunk(b"IEND", b"")
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(data))
+        + png_chunk(b"IEND", b"")
     )
 
 
@@ -103,7 +104,8 @@ def _bmp_with_lying_header() -> bytes:
     return bytes(content)
 
 
-def _jpeg_header_of_size(width: int, height: int) -> bytes:
+def jpeg_header_of_size(width: int, height: int) -> bytes:
+    """A JPEG whose frame header claims a size, whatever its data hold."""
     content = bytearray(_encode("JPEG"))
     place = content.index(b"\xff\xc0") + 5  # the frame header's height and width
     struct.pack_into(">HH", content, place, height, width)
@@ -128,15 +130,15 @@ _FILES: dict[str, tuple[Reason, Callable[[], bytes]]] = {
     "truncated-jpeg.jpg": (Reason.TRUNCATED, lambda: _truncated("JPEG", 0.4, quality=90)),
     "truncated-png.png": (Reason.TRUNCATED, lambda: _truncated("PNG", 0.5)),
     "lying-header.bmp": (Reason.TRUNCATED, _bmp_with_lying_header),
-    "too-little-data.png": (Reason.TRUNCATED, lambda: _png_of_size(400, 400, bytes(4000))),
+    "too-little-data.png": (Reason.TRUNCATED, lambda: png_of_size(400, 400, bytes(4000))),
     "broken-chunk.png": (Reason.CORRUPT, _png_with_broken_chunk),
     "truncated-webp.webp": (Reason.TRUNCATED, lambda: _truncated("WEBP", 0.5, quality=80)),
     "bomb-by-header.png": (
         Reason.TOO_MANY_PIXELS,
-        lambda: _png_of_size(30_000, 30_000, bytes(30_001)),
+        lambda: png_of_size(30_000, 30_000, bytes(30_001)),
     ),
     "bomb-by-header-jpeg.jpg": (
         Reason.TOO_MANY_PIXELS,
-        lambda: _jpeg_header_of_size(65_000, 65_000),
+        lambda: jpeg_header_of_size(65_000, 65_000),
     ),
 }

@@ -200,7 +200,10 @@ def test_a_newer_format_is_refused_with_what_to_do(copied: Path) -> None:
         (lambda fields: fields["files"].update({"taxonomy.yaml": 3}), "lists its files"),
         (lambda fields: fields.update(logit_scale="x"), "not valid"),
         (lambda fields: fields.update(logit_scale=0), "logit_scale"),
+        (lambda fields: fields.update(logit_scale=10**400), "not valid"),
         (lambda fields: fields.update(preprocessing={"size": -1}), "not valid"),
+        (lambda fields: fields.update(preprocessing=[]), "not valid"),
+        (lambda fields: fields.update(preprocessing={"size": [7, 8][:0]}), "not valid"),
         (lambda fields: fields.update(embedding_size=7), "do not fit the taxonomy"),
     ],
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
+import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,6 +34,7 @@ from pipeline.images.places import ObjectPlace, parse_place
 from pipeline.images.reasons import Failure, Reason
 
 BODY = b"the bytes of a photo"
+BOMB = gzip.compress(bytes(8 * 1024 * 1024))
 FAST = FetchConfig(
     threads=2,
     connect_timeout_s=2.0,
@@ -221,7 +225,6 @@ def test_objects_are_read_with_literal_keys(
         "s3://bucket/photos/a b%20ü?.jpg": "20 bytes",
         "s3a://bucket/photos/a b%20ü?.jpg": "20 bytes",
         "gs://bucket/photos/a b%20ü?.jpg": "20 bytes",
-        "hdfs://bucket/photos/a b%20ü?.jpg": "20 bytes",
         "hdfs:///photos/a b%20ü?.jpg": "20 bytes",
         "s3://bucket/photos/missing.jpg": "not_found",
         "s3://bucket/photos/large.jpg": "too_large",
@@ -229,6 +232,15 @@ def test_objects_are_read_with_literal_keys(
         "s3://bucket/photos": "uri_invalid",
     }
     assert {uri: reason_of(fetcher.fetch(uri)) for uri in expected} == expected
+
+
+def test_a_name_node_is_asked_where_a_root_names_it(
+    store: Callable[[ObjectPlace, FetchConfig], fs.FileSystem],
+) -> None:
+    uri = "hdfs://bucket/photos/a b%20ü?.jpg"
+    assert reason_of(Fetcher(FAST, store).fetch(uri)) == "uri_not_allowed"
+    for root in ("hdfs://bucket", "hdfs://bucket/photos"):
+        assert Fetcher(replace(FAST, allowed_roots=(root,)), store).fetch(uri) == BODY
 
 
 def test_roots_of_object_stores_end_where_a_path_segment_ends(
@@ -285,6 +297,8 @@ def test_what_a_store_says_becomes_a_reason_without_its_words(words: str, reason
         {"allowed_hosts": ("host/path",)},
         {"allowed_hosts": ("host:8080",)},
         {"allowed_hosts": ("a*.example.com",)},
+        {"allowed_networks": ("internal",)},
+        {"allowed_networks": ("10.0.0.1/8",)},
     ],
 )
 def test_a_root_or_host_that_could_never_match_is_a_configuration_error(
@@ -390,6 +404,17 @@ class StubHandler(BaseHTTPRequestHandler):
         self.send(200, BODY, Content_Length="500")
         self.close_connection = True
 
+    def answer_long(self, _: int) -> None:
+        self.send(200, BODY, Content_Length="5")
+
+    def answer_bomb(self, _: int) -> None:
+        self.send(200, BOMB, Content_Encoding="gzip")
+
+    def answer_header_flood(self, _: int) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not self.server.closing.is_set():
+            self.wfile.write(b"X-Flood: " + b"x" * 1000 + b"\r\n")
+
     def answer_endless(self, _: int) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
@@ -469,6 +494,9 @@ def server() -> Iterator[StubServer]:
         ("large", "too_large"),
         ("endless", "too_large"),
         ("short", "fetch_failed"),
+        ("long", "5 bytes"),
+        ("bomb", "too_large"),
+        ("header-flood", "fetch_failed"),
         ("silent", "fetch_timeout"),
         ("drip", "fetch_timeout"),
         ("header-drip", "fetch_timeout"),
@@ -488,6 +516,134 @@ def test_each_answer_has_its_reason_in_bounded_time(
     started = time.monotonic()
     assert reason_of(Fetcher(FAST).fetch(f"{server.uri}/{path}")) == reason
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.0.0.2:{port}/photo",
+        "http://[::1]:{port}/photo",
+        "http://[::ffff:127.0.0.2]:{port}/photo",
+        "http://2130706434:{port}/photo",
+        "http://0x7f.2:{port}/photo",
+        "http://0:{port}/photo",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fd00:ec2::254]/latest/meta-data/",
+        "http://10.0.0.1/photo",
+        "http://[64:ff9b::a9fe:a9fe]/photo",
+        "file:///etc/hostname",
+        "s3://bucket/photo",
+        "//127.0.0.2:{port}/photo",
+    ],
+)
+def test_a_redirect_leads_to_no_address_but_public_and_named_ones(
+    server: StubServer, target: str
+) -> None:
+    """The server stands for a stranger's that is allowed; every host name is."""
+    fetcher = Fetcher(replace(FAST, allowed_hosts=("127.0.0.1", "*")))
+    uri = f"{server.uri}/redirect?{target.format(port=server.server_port)}"
+    started = time.monotonic()
+    assert reason_of(fetcher.fetch(uri)) == "uri_not_allowed"
+    assert time.monotonic() - started < 5
+    assert len(server.asked) == 1
+
+
+class Resolver:
+    """Answers each question with the next of its answers, and the last for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+        monkeypatch.setattr(socket, "getaddrinfo", self.answer)
+
+    def answer(self, host: str, port: int, *_: object, **__: object) -> list[object]:
+        assert host == "photos.example"
+        self.asked += 1
+        addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+            for address in addresses
+        ]
+
+
+NAMED = replace(FAST, allowed_hosts=("photos.example",), allowed_networks=("127.0.0.1/32",))
+
+
+def test_a_name_is_resolved_once_and_what_was_checked_is_dialled(
+    server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that says something harmless to whoever checks, and another thing afterwards."""
+    resolver = Resolver(monkeypatch, ["127.0.0.1"], ["169.254.169.254"])
+    fetcher = Fetcher(NAMED)
+    uri = f"http://photos.example:{server.server_port}"
+    assert fetcher.fetch(f"{uri}/photo") == BODY
+    assert resolver.asked == 1
+    # The connection that stands leads where it led.
+    assert fetcher.fetch(f"{uri}/photo") == BODY
+    assert resolver.asked == 1
+    fetcher.close()
+    assert reason_of(fetcher.fetch(f"{uri}/photo")) == "uri_not_allowed"
+    assert resolver.asked == 2
+    assert len(server.asked) == 2
+
+
+def test_of_several_addresses_only_allowed_ones_are_dialled(
+    server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialled: list[str] = []
+    connect = socket.socket.connect
+
+    def note(self: socket.socket, address: tuple[str, int]) -> None:
+        dialled.append(address[0])
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", note)
+    Resolver(monkeypatch, ["169.254.169.254", "10.0.0.1", "127.0.0.1"])
+    uri = f"http://photos.example:{server.server_port}/photo"
+    assert Fetcher(NAMED).fetch(uri) == BODY
+    assert dialled == ["127.0.0.1"]
+
+
+def test_a_name_with_many_silent_addresses_takes_no_longer_than_an_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hang(self: socket.socket, _: object) -> None:
+        time.sleep(self.gettimeout() or 60)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket.socket, "connect", hang)
+    Resolver(monkeypatch, ["127.0.0.1"] * 100)
+    started = time.monotonic()
+    config = replace(NAMED, connect_timeout_s=0.2)
+    assert reason_of(Fetcher(config).fetch("http://photos.example/photo")) == "fetch_timeout"
+    assert time.monotonic() - started < 5
+
+
+def test_a_name_that_cannot_be_resolved_is_a_failed_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "photos.example?token=hidden")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    outcome = Fetcher(NAMED).fetch("http://photos.example/photo?token=hidden")
+    assert outcome == Failure(Reason.FETCH_FAILED, "the host name cannot be resolved")
+
+
+def test_what_a_server_sends_beyond_its_length_is_nobody_elses_answer(server: StubServer) -> None:
+    fetcher = Fetcher(FAST)
+    for _ in range(3):
+        assert fetcher.fetch(f"{server.uri}/long") == BODY[:5]
+        assert fetcher.fetch(f"{server.uri}/photo") == BODY
+
+
+def test_a_compressed_answer_is_unpacked_no_further_than_allowed(server: StubServer) -> None:
+    fetcher = Fetcher(FAST)
+    fetcher.fetch(f"{server.uri}/photo")
+    tracemalloc.start()
+    assert reason_of(fetcher.fetch(f"{server.uri}/bomb")) == "too_large"
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(BOMB) < 16 * 1024
+    assert most < 2 * 1024 * 1024
 
 
 def test_a_dead_port_is_a_failed_fetch(server: StubServer) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import DecodeConfig, FetchConfig
+from pipeline.images import decoder as decoder_module
 from pipeline.images import loader as loader_module
 from pipeline.images.decode import DecodedImage, decode
 from pipeline.images.fetch import Fetcher
@@ -76,8 +77,11 @@ def _no_thread_is_left() -> Iterator[None]:
     assert [thread.name for thread in threading.enumerate() if thread not in before] == []
 
 
-def test_images_come_in_order_with_their_pixels_hash_and_size(requests: list[ImageRequest]) -> None:
-    loaded = list(make_loader().load(iter(requests)))
+@pytest.mark.parametrize("cage", [True, False])
+def test_images_come_in_order_with_their_pixels_hash_and_size(
+    requests: list[ImageRequest], cage: bool
+) -> None:
+    loaded = list(make_loader(decode=replace(DECODE, cage=cage)).load(iter(requests)))
     assert [request for request, _ in loaded] == requests
     for (_, image), content in zip(loaded, JPEGS, strict=True):
         assert isinstance(image, LoadedImage)
@@ -231,7 +235,8 @@ def test_fetching_overlaps_with_itself_and_with_the_consumer(
     monkeypatch.setattr(Fetcher, "fetch", fetch)
     made = [ImageRequest(str(i), str(i), None) for i in range(32)]
     started = time.monotonic()
-    loader = make_loader(replace(FETCH, threads=16), replace(DECODE, prefetch_images=32))
+    decode = replace(DECODE, prefetch_images=32, cage=False)  # decoders start in no time
+    loader = make_loader(replace(FETCH, threads=16), decode)
     for _ in loader.load(made):
         time.sleep(0.01)
     # One after the other: 32 * 0.05 + 32 * 0.01 = 1.9 s and the decoding.
@@ -302,9 +307,9 @@ def test_a_bug_arrives_where_the_result_is_taken(
     def fail(*_: object) -> np.ndarray:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(loader_module, "make_pixels", fail)
+    monkeypatch.setattr(decoder_module, "make_pixels", fail)
     with pytest.raises(ZeroDivisionError):
-        list(make_loader().load(requests))
+        list(make_loader(decode=replace(DECODE, cage=False)).load(requests))
     assert started_threads() == []
 
 
@@ -314,8 +319,8 @@ def test_lack_of_memory_for_resizing_is_a_failure(
     def fail(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr(loader_module, "make_pixels", fail)
-    for _, image in make_loader().load(requests):
+    monkeypatch.setattr(decoder_module, "make_pixels", fail)
+    for _, image in make_loader(decode=replace(DECODE, cage=False)).load(requests):
         assert isinstance(image, UnreadableImage)
         assert image.failure.reason is Reason.OUT_OF_MEMORY
         assert image.content_sha256

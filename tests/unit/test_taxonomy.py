@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.errors import TaxonomyError
 from pipeline.taxonomy import Taxonomy, parse_taxonomy, read_taxonomy, write_taxonomy
@@ -111,6 +112,9 @@ def test_the_version_ignores_how_it_is_said() -> None:
         (changed("tasks", 0, "threshold", value=float("nan")), ["task 1 (scene)", "nan"]),
         (changed("tasks", 0, "threshold", value="0.5"), ["task 1 (scene)", "threshold"]),
         (changed("tasks", 0, "threshold", value=True), ["task 1 (scene)", "threshold"]),
+        (changed("tasks", 0, "threshold", value=10**400), ["task 1 (scene)", "0 to 1"]),
+        (changed("tasks", 0, "threshold", value=16**5000), ["task 1 (scene)", "too long"]),
+        (changed("tasks", 0, "labels", 1, "name", value="\ud800"), ["label 2", "no character"]),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_its_place(data: object, words: list[str]) -> None:
@@ -127,6 +131,10 @@ def test_a_mistake_is_told_in_one_line_with_its_place(data: object, words: list[
     [
         (b"tasks: [", "not valid YAML"),
         (b"tasks: []\ntasks: []\n", "twice"),
+        (b"tasks: 2026-13-01", "not valid YAML"),
+        (b"tasks: !!int x", "not valid YAML"),
+        (b"tasks: !!bool x", "not valid YAML"),
+        (b"tasks: " + b"[" * 5000, "not valid YAML"),
         (b"tasks: !!python/object/apply:os.getcwd []", "not valid YAML"),
         (b"\xff\xfe\xfa", "cannot be read"),
         (None, "cannot be read"),
@@ -142,6 +150,19 @@ def test_a_file_that_cannot_be_read_is_named(
         read_taxonomy(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_small_file_of_aliases_makes_no_large_error(tmp_path: Path) -> None:
+    lines = ["a: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    path = tmp_path / "laughs.yaml"
+    path.write_text("\n".join(lines) + "\ntasks: [{id: t, kind: *a11, labels: *a11}]\n")
+    with pytest.raises(TaxonomyError) as caught:
+        read_taxonomy(path)
+    assert len(str(caught.value)) < 2000
+    with pytest.raises(TaxonomyError) as caught:
+        parse_taxonomy({"tasks": [{"id": "t", "kind": yaml.safe_load("\n".join(lines))["a11"]}]})
+    assert len(str(caught.value)) < 2000
 
 
 def test_thresholds_move_one_by_one() -> None:
