@@ -25,7 +25,8 @@ import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from drawn_catalogue import Drawn, draw_catalogue
 from loss_ablation.findings import as_points, as_share, make_interval, show_interval
-from loss_ablation.settings import ARCHITECTURE, write_json
+from loss_ablation.settings import ARCHITECTURE
+from trials.kept import write_json
 
 from pipeline.config import (
     EvaluateModelConfig,

@@ -85,7 +85,7 @@ def make_labelled_rows(spec: CatalogueSpec, pictures: Iterable[Picture]) -> list
 
 def _move_labels(spec: CatalogueSpec, picture: Picture) -> set[str]:
     rng = seeded(spec.seed, "moved", picture.image_id)
-    return move_labels(picture.labels, LABELS, rate=spec.moved_rate, rng=rng)
+    return move_labels(picture.labels, tuple(LABELS), rate=spec.moved_rate, rng=rng)
 
 
 def move_labels(

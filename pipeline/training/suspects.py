@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -68,7 +69,7 @@ def leave_out_suspects(
     return replace(images, known=known, targets=images.targets & known)
 
 
-def _read_table(path: str) -> list[dict[str, object]]:
+def _read_table(path: str) -> list[dict[str, Any]]:
     try:
         table = pq.read_table(path, columns=list(_COLUMNS))
         missing = sorted(set(_COLUMNS) - set(table.column_names))
@@ -86,5 +87,5 @@ def _read_table(path: str) -> list[dict[str, object]]:
             expected="label_errors.parquet of evaluate_model",
             got=f"no {', '.join(missing)}",
         )
-    rows: list[dict[str, object]] = table.to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist()
     return rows

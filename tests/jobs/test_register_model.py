@@ -226,7 +226,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
             yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, 15)
-            process.wait(30)
+            process.wait(120)
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
