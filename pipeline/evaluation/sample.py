@@ -43,7 +43,7 @@ class Sample:
     unknown: tuple[frozenset[str], ...]
 
     def requests(self) -> Iterator[ImageRequest]:
-        """Read the images' uris and bytes, a few rows at a time.
+        """Read the images' uris, bytes and texts, a few rows at a time.
 
         Yields:
             One request for each image, in order, its key the image's id.
@@ -52,7 +52,8 @@ class Sample:
             ManifestError: The manifest changed since it was read first.
         """
         wanted = {row: key for key, row in self.rows.items()}
-        roles = {r: c for r, c in self.columns.items() if r in ("image_id", "uri", "content")}
+        wanted_roles = ("image_id", "uri", "content", "text")
+        roles = {r: c for r, c in self.columns.items() if r in wanted_roles}
         batches = _open(self.config.path).to_batches(
             columns=list(roles.values()), batch_size=_ROWS_PER_READ, batch_readahead=1
         )
@@ -66,7 +67,10 @@ class Sample:
                     raise _changed(self.config.path)
                 left -= 1
                 yield ImageRequest(
-                    key=key, uri=found.get("uri") or None, content=found.get("content")
+                    key=key,
+                    uri=found.get("uri") or None,
+                    content=found.get("content"),
+                    text=found.get("text"),
                 )
             row += batch.num_rows
             if not left:
@@ -157,7 +161,7 @@ def _open(path: str) -> Any:
 
 def _find_columns(config: SampleConfig, schema: pa.Schema) -> dict[str, str]:
     """Role to column, for the columns that are there; a missing one that was named is an error."""
-    roles = ("image_id", "uri", "content", "labels", "unknown", "split")
+    roles = ("image_id", "uri", "content", "text", "labels", "unknown", "split")
     columns: dict[str, str] = {}
     for role in roles:
         named = getattr(config, role)
@@ -179,6 +183,14 @@ def _find_columns(config: SampleConfig, schema: pa.Schema) -> dict[str, str]:
                 expected="array of strings",
                 got=kind,
             )
+    text = schema.field(columns["text"]).type if "text" in columns else pa.string()
+    if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
+        raise ManifestError(
+            f"column {columns['text']} of the sample has the wrong type",
+            where=config.path,
+            expected="string",
+            got=text,
+        )
     if "uri" not in columns and "content" not in columns:
         raise ManifestError(
             "the sample has neither a uri nor a content column",
