@@ -61,6 +61,8 @@ class SampleConfig:
         image_id: Column of the image's key.
         uri: Column of the image's place. Default: ``uri`` where there is one.
         content: Column of the image's bytes. Default: ``content`` where there is one.
+        text: Column of what stands beside the image, for CMA-CLIP. Default: ``text`` where there is
+            one.
         labels: Column with the ids of the labels that hold, array<string>. Default: ``labels``
             where there is one; without it nobody knows what the images show.
         unknown: Column with label ids nobody checked, array<string>. Default: ``unknown`` where
@@ -75,6 +77,7 @@ class SampleConfig:
     image_id: str = "image_id"
     uri: str | None = None
     content: str | None = None
+    text: str | None = None
     labels: str | None = None
     unknown: str | None = None
     split: str | None = None

@@ -72,7 +72,9 @@ class RankingMetrics:
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> RankingMetrics:
         """The inverse of :meth:`to_dict`."""
-        figures = {name: math.nan if value is None else value for name, value in told.items()}
+        figures: dict[str, Any] = {
+            name: math.nan if value is None else value for name, value in told.items()
+        }
         accuracy = {
             name.removeprefix(_ACCURACY): figures.pop(name)
             for name in told
@@ -139,7 +141,9 @@ def mark_right(
     """
     values, positive, counted = _checked(scores, targets, known)
     hits = positive & counted
-    return hits[np.arange(len(hits)), values.argmax(axis=1)], hits.any(axis=1)
+    right: Bools = np.take_along_axis(hits, values.argmax(axis=1)[:, None], axis=1)[:, 0]
+    counts: Bools = np.asarray(hits.any(axis=1))
+    return right, counts
 
 
 def gap(

@@ -238,9 +238,9 @@ def _name_weights(one: Explanation, taxonomy: Taxonomy) -> dict[str, dict[str, f
 def _lay_heat(pixels: Pixels, heat: npt.NDArray[np.float32] | None) -> Pixels:
     """A picture under its heat; small inputs are enlarged, so that patches can be seen."""
     size = (max(_SHOWN_SIDE, pixels.shape[1]), max(_SHOWN_SIDE, pixels.shape[0]))
-    picture = np.asarray(Image.fromarray(pixels).resize(size), np.float32)
+    picture = np.array(Image.fromarray(pixels).resize(size), np.float32)
     if heat is not None:
         spread = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
         share = (_MOST_HEAT * spread.clip(0, 1))[..., None]
-        picture = (1 - share) * picture + share * np.array(_HEAT_COLOUR, np.float32)
+        picture += share * (np.array(_HEAT_COLOUR, np.float32) - picture)
     return picture.clip(0, 255).astype(np.uint8)

@@ -42,7 +42,7 @@ class Sample:
     unknown: tuple[frozenset[str], ...]
 
     def requests(self) -> Iterator[ImageRequest]:
-        """Read the images' uris and bytes, a few rows at a time.
+        """Read the images' uris, bytes and texts, a few rows at a time.
 
         Returns:
             One request for each image, in order, its key the image's id.
@@ -125,7 +125,7 @@ def read_sample(config: SampleConfig, labels: Sequence[str]) -> Sample:
 
 def _find_columns(config: SampleConfig, schema: pa.Schema) -> dict[str, str]:
     """Role to column, for the columns that are there; a missing one that was named is an error."""
-    roles = ("image_id", "uri", "content", "labels", "unknown", "split")
+    roles = ("image_id", "uri", "content", "text", "labels", "unknown", "split")
     columns: dict[str, str] = {}
     for role in roles:
         named = getattr(config, role)
@@ -147,6 +147,14 @@ def _find_columns(config: SampleConfig, schema: pa.Schema) -> dict[str, str]:
                 expected="array of strings",
                 got=kind,
             )
+    text = schema.field(columns["text"]).type if "text" in columns else pa.string()
+    if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
+        raise ManifestError(
+            f"column {columns['text']} of the sample has the wrong type",
+            where=config.path,
+            expected="string",
+            got=text,
+        )
     if "uri" not in columns and "content" not in columns:
         raise ManifestError(
             "the sample has neither a uri nor a content column",

@@ -67,8 +67,8 @@ def measure_tasks(
             share = np.where(
                 counted > 0, weights @ (right & counts) / np.maximum(counted, 1), np.nan
             )
-            _, recall = best.measure(weights, config.precision)
-            drawn.append(np.stack([share, recall, pooled.average_precision(weights)], axis=1))
+            _, found_surely = best.measure(weights, config.precision)
+            drawn.append(np.stack([share, found_surely, pooled.average_precision(weights)], axis=1))
         accuracy, recall, gap = make_intervals(np.concatenate(drawn), config.confidence)
         found.append(
             TaskFigures(

@@ -89,7 +89,7 @@ def _follow(layers: Tensor) -> Tensor:
 def _special_tokens(tokenizer: Tokenizer, device: torch.device) -> Tensor:
     """Tokens that every text has: start, end, padding."""
     empty: Tensor = tokenizer([""])
-    return empty.unique().to(device)
+    return torch.tensor(sorted(set(empty.flatten().tolist())), device=device)
 
 
 def _name_token(tokenizer: Tokenizer, token: int) -> str:

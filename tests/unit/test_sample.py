@@ -48,6 +48,16 @@ ROWS = [
 ]
 
 
+def test_texts_travel_with_their_images(tmp_path: Path) -> None:
+    rows = [row | {"title": f"title {row['image_id']}"} for row in ROWS[:6]]
+    named = read_sample(write(tmp_path / "a.parquet", rows, text="title"), LABELS)
+    assert [one.text for one in named.requests()] == [f"title {key}" for key in named.rows]
+    without = read_sample(write(tmp_path / "b.parquet", rows), LABELS)
+    assert {one.text for one in without.requests()} == {None}
+    with pytest.raises(ManifestError, match="wrong type"):
+        read_sample(write(tmp_path / "c.parquet", rows, text="labels"), LABELS)
+
+
 def test_the_same_images_are_chosen_in_whatever_order_they_stand(tmp_path: Path) -> None:
     config = write(tmp_path / "a.parquet", ROWS, images=20)
     chosen = read_sample(config, LABELS)
