@@ -19,7 +19,7 @@ unexport SPARK_HOME
 # Spark's classes as setup archived them: every JVM starts ten seconds sooner.
 export SPARK_SUBMIT_OPTS := $(SPARK_SUBMIT_OPTS) -XX:SharedArchiveFile=$(VENV)/spark-classes.jsa
 
-.PHONY: help setup demo test test-spark test-state test-unit test-long test-chaos lint format build lock clean
+.PHONY: help setup demo test test-spark test-state test-unit test-long test-chaos fuzz lint format build lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,16 @@ test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not
 
 test-unit: setup ## Run the tests that need no Java, in seconds
 	$(PY) -m pytest tests/unit --durations=3 -m "not long" $(ARGS)
+
+FUZZ_S ?= 150
+FUZZ_TARGETS := taxonomy bundle uris rows
+fuzz: setup ## Let a fuzzer try files, uris and rows of strangers; ten minutes, FUZZ_S=10 each for a look
+	test -d .fuzz/atheris || $(UV) pip install --quiet --python $(PY) --target .fuzz "atheris>=3,<4"
+	for target in $(FUZZ_TARGETS); do \
+	    mkdir -p .fuzz/corpus/$$target; \
+	    OMP_NUM_THREADS=1 PYTHONPATH=.fuzz:. $(PY) tests/fuzz/fuzz_inputs.py $$target .fuzz/corpus/$$target \
+	        -max_total_time=$(FUZZ_S) -max_len=2000 -len_control=0 -artifact_prefix=.fuzz/; \
+	done
 
 lint: setup ## Check format, style and types
 	$(VENV)/bin/ruff format --check .

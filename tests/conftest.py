@@ -163,7 +163,7 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("distribution")
     ignored = shutil.ignore_patterns(
-        ".git", ".uv", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info",
+        ".git", ".fuzz", ".uv", ".venv", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info",
         "build", "dist", "demo-output", "spark-warehouse", "artifacts",
     )  # fmt: skip
     shutil.copytree(ROOT, folder / "tree", ignore=ignored)

@@ -1,7 +1,7 @@
 """The tagging UDF: where an image is, in; what the model makes of it, out.
 
-One row in, one row out, in order. Images cross no process boundary: they are fetched, decoded and
-tagged where the row is.
+One row in, one row out, in order. No pixels go through Arrow: images are fetched, decoded and
+tagged on the machine where the row is.
 """
 
 from __future__ import annotations

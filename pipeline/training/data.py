@@ -152,7 +152,7 @@ def read_labelled(config: LabelledManifestConfig, taxonomy: Taxonomy) -> Labelle
     )
     return LabelledImages(
         config=config,
-        columns={r: n for r, n in columns.items() if r in ("image_id", "uri", "content")},
+        columns={r: n for r, n in columns.items() if r in ("image_id", "uri", "content", "text")},
         ids=tuple(ids[row] for row in sourced),
         splits=splits[rows],
         targets=targets[rows] & known[rows],

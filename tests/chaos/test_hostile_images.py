@@ -72,7 +72,7 @@ def test_hostile_images_cost_themselves_alone_where_spark_retries_nothing(
     settings, _ = read_settings(
         ModelConfig(uri=str(tiny_bundle), batch_size=8),
         FetchConfig(),
-        DecodeConfig(timeout_s=20.0, memory_mb=1024),
+        DecodeConfig(timeout_s=30.0, memory_mb=256),
     )
     photo = make_photo(0)
     rows: list[tuple[str, str | None, bytes | None, None]] = []

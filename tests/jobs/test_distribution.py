@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import pipeline
 
@@ -73,6 +74,35 @@ def test_every_module_imports_from_the_zip(distribution: Path, tmp_path: Path) -
     )
 
     assert imported.returncode == 0, imported.stderr
+
+
+def test_decoders_start_from_the_zip(distribution: Path, tmp_path: Path) -> None:
+    """The process they are forked from imports what the worker imports, from where it does."""
+    zipped = one(distribution, "*.zip")
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    code = (
+        "from pathlib import Path\n"
+        "from pipeline.images import cage\n"
+        "from pipeline.images.decoder import Decoder\n"
+        "from pipeline.images.preprocess import Preprocessing\n"
+        f"assert cage.__file__.startswith({str(zipped)!r}), cage.__file__\n"
+        "decoder = Decoder(preprocessing=Preprocessing(size=8), max_pixels=10_000, cover=None)\n"
+        "caged = cage.Cage(decoder, timeout_s=60, memory_mb=256)\n"
+        "print(caged.decode(Path('photo.png').read_bytes()).pixels.shape)\n"
+        "mapped = Path(f'/proc/{caged._idle[0].pid}/cmdline').read_text()\n"
+        f"assert {str(zipped)!r} in mapped, mapped\n"
+    )
+
+    decoded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(zipped)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert decoded.stdout == "(8, 8, 3)\n", decoded.stderr
 
 
 @pytest.mark.parametrize(

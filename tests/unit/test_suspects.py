@@ -41,6 +41,7 @@ def make_images() -> LabelledImages:
         splits=SPLITS,
         targets=TARGETS,
         known=np.ones_like(TARGETS),
+        texts=(None, None, None),
         rows=np.arange(3),
         left_out=Counter(),
     )
