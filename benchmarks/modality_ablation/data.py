@@ -2,8 +2,7 @@
 
 ``wall_colour`` stands in the picture alone, ``room_type`` in the title alone, ``view`` in the
 picture where it shows one and else in the title (see :mod:`pipeline.synthetic.titles`). The scene's
-labels are learnt beside them, by all arms alike: towers that start from random weights need more
-to look at than three words an image.
+labels are learnt beside them, by all arms alike: three words are little to learn an image by.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 from trials.images import keep_marks
 from trials.kept import write_json
 
+from modality_ablation.pretraining import pretrain_towers
 from modality_ablation.settings import Settings
 from pipeline.config import DecodeConfig, FetchConfig, LabelledManifestConfig, TowersConfig
 from pipeline.models.towers import load_towers
@@ -41,7 +41,7 @@ def make_tasks() -> Taxonomy:
 
 
 def prepare_data(settings: Settings, folder: Path, *, processes: int) -> dict[str, Any]:
-    """Draw the images, decode them, describe them.
+    """Draw the images, decode them, train towers on them, describe them.
 
     Args:
         settings: What is asked for.
@@ -49,7 +49,8 @@ def prepare_data(settings: Settings, folder: Path, *, processes: int) -> dict[st
         processes: Processes that draw.
 
     Returns:
-        images (by split), known (test images of each attribute), seconds.
+        images (by split), known (test images of each attribute), pretraining (what
+        :func:`pretrain_towers` says), seconds.
     """
     described = folder / _DESCRIPTION
     if described.exists():
@@ -71,7 +72,9 @@ def prepare_data(settings: Settings, folder: Path, *, processes: int) -> dict[st
     keep_marks(sets, folder)
     write_json(folder / _TITLES, titles)
     test = sets["test"]
+    pretraining = pretrain_towers(settings, folder)
     description = {
+        "pretraining": pretraining,
         "images": {split: len(images) for split, images in sets.items()},
         "known": {
             task.id: int(test.known[:, at].any(axis=1).sum())

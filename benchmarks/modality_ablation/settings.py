@@ -45,10 +45,13 @@ class Settings:
         validation_share: Of the images.
         test_share: Of the images.
         max_side: Longest side of the pictures.
+        pretraining_epochs: Passes of the contrastive training that all arms start from.
+        pretraining_batch_size: Pictures and titles it compares with each other.
         epochs: Passes of each training.
         seeds: Trainings of each arm.
         batch_size: Images per step.
-        learning_rate: Peak rate of everything: all weights are random at the start.
+        learning_rate: Peak rate of new parts, and of everything before them.
+        tower_learning_rate: Peak rate of the towers in the arms' trainings.
         disturbance: Shares of the training images whose text or picture is spoilt; the same for
             all arms that read both.
     """
@@ -58,8 +61,11 @@ class Settings:
     validation_share: float
     test_share: float
     max_side: int
+    pretraining_epochs: int
+    pretraining_batch_size: int
     epochs: int
     seeds: int
     batch_size: int
     learning_rate: float
+    tower_learning_rate: float
     disturbance: DisturbanceConfig

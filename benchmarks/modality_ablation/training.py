@@ -13,6 +13,7 @@ from trials.images import load_sets
 
 from modality_ablation.arms import ARMS, Training
 from modality_ablation.data import load_titles, make_tasks
+from modality_ablation.pretraining import TOWERS
 from modality_ablation.settings import Settings
 from pipeline.config import CmaTrainingConfig, NoiseConfig, OptimizerConfig, TowersConfig
 from pipeline.errors import ModelError
@@ -64,13 +65,15 @@ def _train(
     training: Training, settings: Settings, folder: Path, device: torch.device
 ) -> dict[str, Any]:
     sets, tasks = load_sets(folder), make_tasks()
-    # Arms of one seed have the same towers at the start: these are drawn first.
     torch.manual_seed(training.seed)
-    towers = load_towers(TowersConfig(architecture=settings.architecture))
+    towers = load_towers(
+        TowersConfig(architecture=settings.architecture, pretrained=str(folder / TOWERS))
+    )
     optimizer = OptimizerConfig(
         epochs=training.epochs,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.tower_learning_rate,
+        head_learning_rate=settings.learning_rate,
         weight_decay=_WEIGHT_DECAY,
         seed=training.seed,
     )

@@ -21,6 +21,7 @@ from modality_ablation.findings import (
 )
 from modality_ablation.page import make_figures_table, make_noise_table, write_page
 from modality_ablation.plot import draw_plot
+from modality_ablation.pretraining import pretrain_towers
 from modality_ablation.settings import Settings
 from modality_ablation.training import run_training
 from tiny_models import ARCHITECTURES, make_towers
@@ -128,6 +129,7 @@ def test_page_and_plot_show_every_arm_and_claim(tmp_path: Path) -> None:
     data = {
         "images": {"train": 2600, "validation": 400, "test": 1000},
         "known": {"colour": 700, "view": 600},
+        "pretraining": {"found": 0.25, "seconds": 3.0},
     }
     page = write_page(make_settings(tmp_path), data, found, claims, minutes=3.2)
     assert all(line in page for line in tell_claims(claims))
@@ -144,10 +146,13 @@ def make_settings(folder: Path) -> Settings:
         validation_share=0.0,
         test_share=0.0,
         max_side=0,
+        pretraining_epochs=2,
+        pretraining_batch_size=8,
         epochs=1,
         seeds=1,
         batch_size=8,
         learning_rate=1e-3,
+        tower_learning_rate=1e-3,
         disturbance=DisturbanceConfig(),
     )
 
@@ -177,6 +182,8 @@ def data(tmp_path: Path) -> Path:
         )
     keep_marks(sets, tmp_path)
     write_json(tmp_path / "titles.json", [f"room {index % 3}" for index in range(8)])
+    pretrained = pretrain_towers(make_settings(tmp_path), tmp_path)
+    assert 0 <= pretrained["found"] <= 1
     assert load_titles(tmp_path) == [f"room {index % 3}" for index in range(8)]
     return tmp_path
 
@@ -199,6 +206,6 @@ def test_a_training_of_an_arm_says_the_same_each_time(data: Path, arm: str) -> N
 
 
 def test_a_training_of_an_arm_that_diverges_is_a_result(data: Path) -> None:
-    wild = replace(make_settings(data), learning_rate=1e30)
+    wild = replace(make_settings(data), learning_rate=1e30, tower_learning_rate=1e30)
     told = run_training(Training(arm=FULL, seed=3, epochs=2), wild, data, "cpu")
     assert "diverged" in told["failed"]
