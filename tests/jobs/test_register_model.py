@@ -26,6 +26,7 @@ import yaml
 from deltalake import DeltaTable
 from PIL import Image
 
+from demo.nights import FEW_ROWS
 from jobs import evaluate_model, register_model, train_model
 from pipeline.config import DecodeConfig, FetchConfig, ModelConfig, TrackingConfig
 from pipeline.images.loader import ImageRequest
@@ -302,7 +303,7 @@ def tag_night(tables: Path, night: int) -> dict[str, Any]:
         [
             str(Path(sys.executable).with_name("spark-submit")),
             *("--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf")),
-            *("--conf", "spark.sql.shuffle.partitions=2"),
+            *(part for setting in FEW_ROWS for part in ("--conf", setting)),
             str(ROOT / "jobs" / "tag_nightly.py"),
             *(f"--tables.location={tables}", f"--manifest.path={manifest}"),
             *("--model.uri=models:/nights@champion", "--model.device=cpu"),
@@ -318,7 +319,7 @@ def tag_night(tables: Path, night: int) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -334,7 +335,7 @@ def published(tables: Path, night: int) -> dict[str, set[str]]:
     return tags
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_nights_under_spark_follow_the_alias_forth_and_back(
     server: str,
     world: World,
