@@ -42,7 +42,7 @@ test-state: setup ## Run the other half: what stands between nights, and whole j
 	$(PYTEST_HALF) tests/state tests/jobs || [ $$? -eq 5 ]
 
 test-long: setup ## Run the stories that take long: registries, trainings killed or in two processes
-	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m long $(ARGS) tests/unit tests/jobs
+	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m "long and not chaos" $(ARGS) tests
 
 test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not part of test
 	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m chaos $(ARGS) tests/chaos tests/state

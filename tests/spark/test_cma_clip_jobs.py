@@ -123,6 +123,7 @@ def changed(taxonomy: Taxonomy, **changes: Any) -> Taxonomy:
     return parse_taxonomy(data)
 
 
+@pytest.mark.long
 def test_rows_without_text_or_image_are_tagged_by_what_they_have_and_other_thresholds_need_no_model(
     catalogue: Catalogue, tiny_cma_bundle: Path, tmp_path: Path
 ) -> None:

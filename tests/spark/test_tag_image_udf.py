@@ -67,6 +67,7 @@ class FakeEngine:
                 embedding=np.array([0.6, 0.8], np.float32),
                 modality_weights=None,
                 text_cut=None,
+                source="image",
             )
 
 

@@ -90,6 +90,7 @@ def test_scoring_again_asserts_and_looks_at_nothing(rescored):
         assert changed == (set(of_the_result) if key in TAGGED else set())
 
 
+@pytest.mark.long
 def test_what_vanished_is_retired_within_the_limit_of_the_audit(rescored):
     manifest = rescored.manifest("n3", NIGHT[:5])
     retire = {"retire_missing": True}

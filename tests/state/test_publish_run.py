@@ -368,6 +368,7 @@ def test_a_change_by_another_job_is_not_undone(held, monkeypatch, capsys):
     assert held.state("night-2") == "published"
 
 
+@pytest.mark.long
 def test_new_images_are_compared_with_the_last_run_of_the_job(held):
     request = held.request("night-3", DAY_2, prefix="new", audit=STRICT)
     with pytest.raises(HeldByAudit, match="rate of scene/pool"):
