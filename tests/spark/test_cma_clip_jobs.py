@@ -14,7 +14,10 @@ from pyspark.sql import SparkSession
 
 from jobs import backfill_catalog, tag_nightly
 from pipeline.synthetic import draw_photo
-from pipeline.taxonomy import Taxonomy, parse_taxonomy
+from pipeline.tables.store import TableSet
+from pipeline.tagging.facts import Tagger
+from pipeline.tagging.rescoring import find_rescorable
+from pipeline.taxonomy import Taxonomy, parse_taxonomy, read_taxonomy
 from udfs import worker
 
 AS_OF = "2026-03-01T00:00:00Z"
@@ -111,22 +114,19 @@ def expected_tags(facts: dict[str, Any], taxonomy: Taxonomy) -> dict[str, set[An
     return tags
 
 
-def with_taxonomy(bundle_folder: Path, folder: Path, **changes: Any) -> tuple[Path, Taxonomy]:
-    from pipeline.models.bundle import read_bundle, write_with_taxonomy
-
-    bundle = read_bundle(bundle_folder)
-    data = bundle.taxonomy.to_dict()
+def changed(taxonomy: Taxonomy, **changes: Any) -> Taxonomy:
+    """The taxonomy with something else about each label."""
+    data = taxonomy.to_dict()
     for task in data["tasks"]:
         for label in task["labels"]:
             label.update(changes)
-    taxonomy = parse_taxonomy(data)
-    return write_with_taxonomy(folder, bundle=bundle, taxonomy=taxonomy).path, taxonomy
+    return parse_taxonomy(data)
 
 
 def test_rows_without_text_or_image_are_tagged_by_what_they_have_and_other_thresholds_need_no_model(
     catalogue: Catalogue, tiny_cma_bundle: Path, tmp_path: Path
 ) -> None:
-    from pipeline.taxonomy import read_taxonomy
+    from pipeline.models.bundle import read_bundle, write_with_taxonomy
 
     alone = "--model.tag_without_image=true"
     told = catalogue.run(tag_nightly, tiny_cma_bundle, "--run_id=night", alone)
@@ -171,9 +171,9 @@ def test_rows_without_text_or_image_are_tagged_by_what_they_have_and_other_thres
     # Other thresholds, and nobody says where the images are: their bytes are not there any more.
     for key in TITLES:
         (catalogue.folder / f"{key}.jpg").unlink(missing_ok=True)
-    lower, thresholds = with_taxonomy(tiny_cma_bundle, tmp_path / "lower", threshold=0.02)
-    dry = catalogue.run(backfill_catalog, lower, "--dry_run", named=False)
-    assert (dry["to_rescore"], dry["to_tag"]) == (7, 0)
+    thresholds = changed(taxonomy, threshold=0.02)
+    bundle = read_bundle(tiny_cma_bundle)
+    lower = write_with_taxonomy(tmp_path / "lower", bundle=bundle, taxonomy=thresholds).path
     filled = catalogue.run(backfill_catalog, lower, "--backfill_id=fill", named=False)
     assert (filled["rescored"], filled["tagged"], filled["state"]) == (7, 0, "published")
     assert "7 images differ in thresholds alone" in catalogue.log
@@ -188,32 +188,18 @@ def test_rows_without_text_or_image_are_tagged_by_what_they_have_and_other_thres
         assert after[key]["taxonomy_version"] == thresholds.version
         assert after[key]["tagged_at"] == images[key]["tagged_at"]
 
-    # Names are no matter of thresholds: every image is looked at again, and these are gone.
-    named, _ = with_taxonomy(tiny_cma_bundle, tmp_path / "named", name="another name")
-    dry = catalogue.run(backfill_catalog, named, "--dry_run")
-    assert (dry["to_rescore"], dry["to_tag"]) == (0, 8)  # and the text whose tags are outdated
-    # A floor above a threshold in force: what was staged may not be all there is.
-    dry = catalogue.run(backfill_catalog, tiny_cma_bundle, "--dry_run", named=False)
-    assert dry["to_rescore"] == 7
-    lowest, _ = with_taxonomy(tiny_cma_bundle, tmp_path / "lowest", threshold=0.005)
-    dry = catalogue.run(
-        backfill_catalog, lowest, "--dry_run", "--stage.score_floor=0.001", named=False
-    )
-    assert (dry["to_rescore"], dry["unreachable"]) == (0, 8)
+    # Names are no matter of thresholds; below a floor that once was, scores may be missing.
+    tables = TableSet(catalogue.spark, str(catalogue.folder / "tables"))
+    named, lowest = changed(taxonomy, name="another name"), changed(taxonomy, threshold=0.005)
+    for other, found in (
+        (taxonomy, {taxonomy.version, thresholds.version}),
+        (changed(taxonomy, threshold=0.01), {taxonomy.version, thresholds.version}),
+        (named, set()),
+        (lowest, set()),
+    ):
+        tagger = Tagger(tag=no_model, model_version=told["model_version"], taxonomy=other)
+        assert find_rescorable(tables, tagger) == found
 
 
-def test_an_unreadable_image_has_no_tags_unless_it_is_asked_for(
-    catalogue: Catalogue, tiny_cma_bundle: Path
-) -> None:
-    told = catalogue.run(tag_nightly, tiny_cma_bundle, "--run_id=night")
-    assert (told["tagged"], told["failed"]) == (7, 2)
-    assert not {"gone-1", "gone-2"} & catalogue.tags().keys()
-    # Asked for, it is a matter of the next look at the image.
-    forced = ["--run_id=again", "--force", "--model.tag_without_image=true"]
-    told = catalogue.run(tag_nightly, tiny_cma_bundle, *forced)
-    assert (told["tagged"], told["failed"]) == (7, 2)
-    assert {source for *_, source in catalogue.tags().get("gone-1", set())} <= {"text"}
-    assert catalogue.facts("again")["gone-1"]["tags"]
-    image = next(row for row in catalogue.rows("images") if row["image_id"] == "gone-1")
-    assert (image["status"], image["attempts"]) == ("failed", 2)
-    assert image["taxonomy_version"] == told["taxonomy_version"]
+def no_model(*_: Any) -> Any:
+    raise AssertionError("nobody asks the model")
