@@ -281,7 +281,7 @@ def benchmark_options() -> set[str]:
     """Options of the commands that measure."""
     commands = (ROOT / "benchmarks").glob("*.py")
     sources = "\n".join(path.read_text(encoding="utf-8") for path in commands)
-    return set(re.findall(r'add_argument\(\s*"--(\w+)"', sources))
+    return set(re.findall(r'\badd(?:_argument)?\(\s*"--(\w+)"', sources))
 
 
 def unknown_keys(code: str, known: set[str]) -> list[str]:

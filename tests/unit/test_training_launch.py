@@ -228,7 +228,7 @@ def test_a_training_that_was_cut_off_goes_on_and_leaves_no_checkpoint(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.training.course.write_bundle", full)
+        patched.setattr("pipeline.training.launch.write_trained", full)
         with pytest.raises(OSError, match="no space"):
             run_training(kept)
     assert (tmp_path / "checkpoint" / "checkpoint.json").exists()
