@@ -226,7 +226,7 @@ class Cage:
         pixels = np.empty(shape, np.uint8)
         if size != pixels.nbytes or not (0 < width * height <= self._decoder.max_pixels):
             raise ValueError("pixels of another size")
-        _read_into(connection, memoryview(pixels).cast("B"), deadline)
+        _read_into(connection, pixels.data.cast("B"), deadline)
         return DecodedPixels(pixels, width, height)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageCms
 
@@ -28,7 +29,7 @@ _SIDE = 96
 _MIB = 1024 * 1024
 
 # Name -> format, mode and options of a good file.
-_GOOD: dict[str, tuple[str, str, dict[str, object]]] = {
+_GOOD: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jpeg": ("JPEG", "RGB", {}),
     "jpeg-progressive": ("JPEG", "RGB", {"progressive": True, "quality": 90}),
     "jpeg-cmyk": ("JPEG", "CMYK", {}),
