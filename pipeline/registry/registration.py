@@ -186,6 +186,7 @@ def write_python_model(folder: Path, info: BundleInfo, *, settings: Mapping[str,
             [
                 ColSpec(DataType.binary, "content", required=False),
                 ColSpec(DataType.string, "uri", required=False),
+                ColSpec(DataType.string, "text", required=False),
             ]
         ),
         outputs=Schema(
