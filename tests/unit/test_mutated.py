@@ -18,7 +18,7 @@ from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Reason
 from pipeline.models.bundle import read_bundle
 from pipeline.models.engine import Engine, Outcome
-from pipeline.models.predictor import Predictor
+from pipeline.models.serving import load_predictor
 from pipeline.synthetic import write_mutated
 
 PREPROCESSING = Preprocessing(size=32)
@@ -124,7 +124,7 @@ def test_all_of_them_change_no_tag_of_others_and_take_bounded_memory(
 
 
 def tag(requests: list[ImageRequest], bundle: Path) -> list[Outcome]:
-    predictor = Predictor.from_bundle(
+    predictor = load_predictor(
         read_bundle(bundle), device="cpu", precision="fp32", scaled_decoding=True
     )
     with ImageLoader(FetchConfig(), DECODE, predictor.preprocessing, True) as loader:
