@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/cma_ablation.py [--output cma-ablation-output] [--quick]
 
-Draws the synthetic catalogue with its titles, trains two small towers to tell whose title is whose,
-and from there the whole model and five with a part less, with the same seeds. Images are decoded
-once; trainings run side by side, one thread each. Each finished one is kept in the output folder:
-started again with the same options it goes on where it was.
+Draws the synthetic catalogue with its titles and trains two small towers on it; on these, frozen,
+the whole model and five with a part less are trained with the same seeds. Images are decoded once;
+trainings run side by side, one thread each. Each finished one is kept in the output folder: started
+again with the same options it goes on where it was.
 
 Leaves ``page.md`` (tables, sentences, the frame of a page for ``docs/decisions``), ``plot.png`` and
 ``report.json``, which is also the last line of stdout.
@@ -62,7 +62,6 @@ def make_settings(asked: argparse.Namespace) -> Settings:
         seeds=2 if quick else asked.seeds,
         batch_size=asked.batch_size,
         learning_rate=asked.learning_rate,
-        tower_learning_rate=asked.tower_learning_rate,
         disturbance=DISTURBANCE,
     )
 
@@ -156,12 +155,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, default=Path("cma-ablation-output"), help="folder of all it leaves")
     add("--images", type=int, default=4000, help="pictures to draw, all splits together")
-    add("--pretraining-epochs", type=int, default=15, help="contrastive passes of the towers")
+    add("--pretraining-epochs", type=int, default=20, help="passes of the towers")
     add("--epochs", type=int, default=12, help="passes of each training")
     add("--seeds", type=int, default=5, help="trainings of each arm")
     add("--batch-size", type=int, default=32, help="images per step")
-    add("--learning-rate", type=float, default=1e-3, help="peak rate of new parts")
-    add("--tower-learning-rate", type=float, default=3e-4, help="peak rate of the towers")
+    add("--learning-rate", type=float, default=1e-3, help="peak rate of all weights")
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     add("--processes", type=int, default=len(os.sched_getaffinity(0)), help="trainings at a time")
     add("--quick", action="store_true", help="a smoke run on tiny sizes: its figures say nothing")

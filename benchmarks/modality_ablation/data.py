@@ -1,8 +1,7 @@
 """The images of the ablation: the synthetic catalogue with its titles and three attributes.
 
 ``wall_colour`` stands in the picture alone, ``room_type`` in the title alone, ``view`` in the
-picture where it shows one and else in the title (see :mod:`pipeline.synthetic.titles`). The scene's
-labels are learnt beside them, by all arms alike: three words are little to learn an image by.
+picture where it shows one and else in the title (see :mod:`pipeline.synthetic.titles`).
 """
 
 from __future__ import annotations
@@ -18,26 +17,16 @@ from trials.kept import write_json
 
 from modality_ablation.pretraining import pretrain_towers
 from modality_ablation.settings import Settings
+from modality_ablation.tasks import make_attributes, make_tasks
 from pipeline.config import DecodeConfig, FetchConfig, LabelledManifestConfig, TowersConfig
 from pipeline.models.towers import load_towers
 from pipeline.synthetic import CatalogueSpec, write_catalogue
-from pipeline.synthetic.vocabulary import ATTRIBUTES, make_taxonomy
-from pipeline.taxonomy import Taxonomy, parse_taxonomy
 from pipeline.training.data import read_labelled
 from pipeline.training.pixels import PixelSet, enlarge, make_pixel_set
 from pipeline.training.splits import SPLITS
 
 _DESCRIPTION = "data.json"
 _TITLES = "titles.json"
-
-
-def make_tasks() -> Taxonomy:
-    """The attributes, one label to an image each, and the scene's labels."""
-    attributes = [
-        {"id": task, "kind": "single_label", "labels": [{"id": value} for value in values]}
-        for task, values in ATTRIBUTES.items()
-    ]
-    return parse_taxonomy({"tasks": [*attributes, *make_taxonomy()["tasks"]]})
 
 
 def prepare_data(settings: Settings, folder: Path, *, processes: int) -> dict[str, Any]:
@@ -78,8 +67,7 @@ def prepare_data(settings: Settings, folder: Path, *, processes: int) -> dict[st
         "images": {split: len(images) for split, images in sets.items()},
         "known": {
             task.id: int(test.known[:, at].any(axis=1).sum())
-            for task, at in make_tasks().columns
-            if task.kind == "single_label"
+            for task, at in make_attributes().columns
         },
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -1,7 +1,7 @@
 """What the results say, and no more: pure functions of them.
 
-Intervals are Student's over seeds, 95 % each on its own: they say how much chance lies in first
-weights, order and disturbances; the test images are the same for all.
+Intervals are Student's over seeds, 95 % each on its own: they say how much chance lies in an arm's
+first weights, order and disturbances; towers and test images are the same for all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Towers that every arm starts from: a short contrastive training on pictures and their titles.
+"""Towers that every arm starts from: trained on pictures, their titles and the scene's labels.
 
-CMA-CLIP starts from CLIP, whose two towers speak of one thing in one space. From random towers no
-arm learnt in a few minutes whether a title belongs to its picture, and a swapped one was trusted in
-full. The loss is CLIP's (arXiv 2103.00020); titles and pictures are those of the training split.
+CMA-CLIP starts from CLIP, whose two towers speak of one thing in one space, and hardly moves them.
+So do the arms: they get frozen towers that know whose title is whose, and what a picture shows, and
+an arm's own parts make of them what they can. The loss is CLIP's (arXiv 2103.00020) plus a binary
+cross entropy of the labels, through a linear layer that is dropped.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import numpy.typing as npt
 import torch
 from open_clip.loss import ClipLoss
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional
 from trials.images import load_sets
 
 from modality_ablation.settings import Settings
+from modality_ablation.tasks import make_tasks
 from pipeline.config import TowersConfig
 from pipeline.images.preprocess import Preprocessing
+from pipeline.models.losses import sum_binary_cross_entropies
 from pipeline.models.towers import load_towers
 from pipeline.training.optimizer import learning_rate_factor
 from pipeline.training.pixels import PixelSet, augment, cut_centre, draw_cuts
@@ -31,12 +35,14 @@ from pipeline.training.validation import make_normaliser
 TOWERS = "towers.safetensors"
 _WEIGHT_DECAY = 0.05
 _WARMUP = 0.1
+# A mean over pairs of which few are positive is small beside a softmax over a batch.
+_LABELS_WEIGHT = 10.0
 # Among so many titles a picture has to find its own.
 _RIVALS = 100
 
 
 def pretrain_towers(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Train both towers to tell whose title is whose, and keep them in the folder.
+    """Train both towers on the training split, and keep them in the folder.
 
     Args:
         settings: Of the ablation.
@@ -63,8 +69,11 @@ def _train(model: Any, images: PixelSet, preprocessing: Preprocessing, settings:
     size = (preprocessing.height, preprocessing.width)
     normalise = make_normaliser(preprocessing, torch.device("cpu"))
     loss, rate = ClipLoss(), settings.learning_rate
+    _, scene = make_tasks().columns[-1]
+    labels = nn.LazyLinear(scene.stop - scene.start)
+    labels(model.encode_image(torch.zeros(1, 3, *size)))  # now it knows its width
     optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
+        [p for p in (*model.parameters(), *labels.parameters()) if p.requires_grad],
         lr=rate,
         weight_decay=_WEIGHT_DECAY,
         fused=True,
@@ -79,15 +88,17 @@ def _train(model: Any, images: PixelSet, preprocessing: Preprocessing, settings:
         part = order[step % each * batch :][:batch]
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, steps, _WARMUP)
-        pixels = torch.from_numpy(images.pixels[part])
+        pixels, targets, known = images.batch(part)
         planes = normalise(augment(pixels, size, draw_cuts(len(part), generator)))
-        texts = _take_titles(images, part)
-        optimizer.zero_grad(set_to_none=True)
-        loss(
-            model.encode_image(planes, normalize=True),
-            model.encode_text(texts, normalize=True),
+        shown = model.encode_image(planes)
+        matching = loss(
+            functional.normalize(shown, dim=-1),
+            model.encode_text(_take_titles(images, part), normalize=True),
             model.logit_scale.exp().clamp(max=100.0),
-        ).backward()
+        )
+        missed = sum_binary_cross_entropies(labels(shown), targets[:, scene], known[:, scene])
+        optimizer.zero_grad(set_to_none=True)
+        (matching + _LABELS_WEIGHT * missed / known[:, scene].sum().clamp(min=1)).backward()
         optimizer.step()
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from pipeline.config import DisturbanceConfig
 
-# A small vision transformer and a small text tower as CLIP's, for they are trained thirty times: a
-# core takes the whole model through some 300 images a second. Patches of 8 pixels take three times
-# as long, and as many passes fewer learn less.
+# A small vision transformer and a small text tower as CLIP's: thirty trainings read through them.
+# Patches of 8 pixels take three times as long.
 ARCHITECTURE = {
     "embed_dim": 64,
     "vision_cfg": {
@@ -45,13 +44,12 @@ class Settings:
         validation_share: Of the images.
         test_share: Of the images.
         max_side: Longest side of the pictures.
-        pretraining_epochs: Passes of the contrastive training that all arms start from.
+        pretraining_epochs: Passes of the training of the towers, which all arms share.
         pretraining_batch_size: Pictures and titles it compares with each other.
         epochs: Passes of each training.
         seeds: Trainings of each arm.
         batch_size: Images per step.
-        learning_rate: Peak rate of new parts, and of everything before them.
-        tower_learning_rate: Peak rate of the towers in the arms' trainings.
+        learning_rate: Peak rate of the towers first, then of an arm's own parts.
         disturbance: Shares of the training images whose text or picture is spoilt; the same for
             all arms that read both.
     """
@@ -67,5 +65,4 @@ class Settings:
     seeds: int
     batch_size: int
     learning_rate: float
-    tower_learning_rate: float
     disturbance: DisturbanceConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from trials.images import load_sets
 
 from modality_ablation.arms import ARMS, Training
-from modality_ablation.data import load_titles, make_tasks
+from modality_ablation.data import load_titles
 from modality_ablation.pretraining import TOWERS
 from modality_ablation.settings import Settings
+from modality_ablation.tasks import make_attributes
 from pipeline.config import CmaTrainingConfig, NoiseConfig, OptimizerConfig, TowersConfig
 from pipeline.errors import ModelError
 from pipeline.evaluation.metrics import measure_accuracy
@@ -48,8 +50,8 @@ def run_training(
 
     Returns:
         arm, seed, epochs, cost, seconds, and either ``failed`` or: accuracy and
-        recall_at_precision of each attribute, noise (points of the noise protocol, attributes
-        only; none of an arm that reads one modality), best_epoch, images_per_s.
+        recall_at_precision of each attribute, noise (points of the noise protocol; none of
+        an arm that reads one modality), best_epoch, images_per_s.
     """
     started = time.monotonic()
     told = {"arm": training.arm, "seed": training.seed, "epochs": training.epochs}
@@ -64,7 +66,7 @@ def run_training(
 def _train(
     training: Training, settings: Settings, folder: Path, device: torch.device
 ) -> dict[str, Any]:
-    sets, tasks = load_sets(folder), make_tasks()
+    sets, tasks = _load_attributes(folder), make_attributes()
     torch.manual_seed(training.seed)
     towers = load_towers(
         TowersConfig(architecture=settings.architecture, pretrained=str(folder / TOWERS))
@@ -72,9 +74,10 @@ def _train(
     optimizer = OptimizerConfig(
         epochs=training.epochs,
         batch_size=settings.batch_size,
-        learning_rate=settings.tower_learning_rate,
-        head_learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate,
         weight_decay=_WEIGHT_DECAY,
+        image_tower=False,
+        text_tower=False,
         seed=training.seed,
     )
     trained = train(
@@ -112,6 +115,14 @@ def _train(
     }
 
 
+def _load_attributes(folder: Path) -> dict[str, PixelSet]:
+    columns = len(make_attributes().labels)
+    return {
+        split: replace(images, targets=images.targets[:, :columns], known=images.known[:, :columns])
+        for split, images in load_sets(folder).items()
+    }
+
+
 def _measure(
     predictor: CmaClipPredictor,
     test: PixelSet,
@@ -120,13 +131,11 @@ def _measure(
     *,
     reads_both: bool,
 ) -> dict[str, Any]:
-    """Figures of the attributes; the scene's labels are there to learn from alone."""
     read, pixels = make_reader(predictor, _SCORING_BATCH), np.array(test.pixels)
-    attributes = {task.id: at for task, at in tasks.columns if task.kind == "single_label"}
     scores, ones = read(pixels, titles).scores, np.ones((1, len(pixels)))
     parts = {
-        task: (scores[:, at], test.targets[:, at], test.known[:, at])
-        for task, at in attributes.items()
+        task.id: (scores[:, at], test.targets[:, at], test.known[:, at])
+        for task, at in tasks.columns
     }
     noise: list[NoisePoint] = []
     if reads_both:
@@ -150,8 +159,8 @@ def _measure(
                 "modality": point.modality,
                 "how": point.how,
                 "rate": point.rate,
-                "accuracy": {task: point.figures[task] for task in attributes},
-                "weight": {task: point.weights[task][point.modality] for task in attributes},
+                "accuracy": dict(point.figures),
+                "weight": {task: point.weights[task][point.modality] for task in parts},
             }
             for point in noise
         ],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from modality_ablation.arms import ARMS, CONCATENATION, FULL, IMAGE, MEAN, TEXT, Training
-from modality_ablation.data import load_titles, make_tasks
+from modality_ablation.data import load_titles
 from modality_ablation.findings import (
     check_claims,
     compare,
@@ -23,6 +23,7 @@ from modality_ablation.page import make_figures_table, make_noise_table, write_p
 from modality_ablation.plot import draw_plot
 from modality_ablation.pretraining import pretrain_towers
 from modality_ablation.settings import Settings
+from modality_ablation.tasks import make_tasks
 from modality_ablation.training import run_training
 from tiny_models import ARCHITECTURES, make_towers
 from trials.images import keep_marks
@@ -152,7 +153,6 @@ def make_settings(folder: Path) -> Settings:
         seeds=1,
         batch_size=8,
         learning_rate=1e-3,
-        tower_learning_rate=1e-3,
         disturbance=DisturbanceConfig(),
     )
 
@@ -206,6 +206,6 @@ def test_a_training_of_an_arm_says_the_same_each_time(data: Path, arm: str) -> N
 
 
 def test_a_training_of_an_arm_that_diverges_is_a_result(data: Path) -> None:
-    wild = replace(make_settings(data), learning_rate=1e30, tower_learning_rate=1e30)
+    wild = replace(make_settings(data), learning_rate=1e30)
     told = run_training(Training(arm=FULL, seed=3, epochs=2), wild, data, "cpu")
     assert "diverged" in told["failed"]
