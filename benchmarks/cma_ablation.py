@@ -156,7 +156,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("cma-ablation-output"), help="folder of all it leaves")
     add("--images", type=int, default=4000, help="pictures to draw, all splits together")
     add("--pretraining-epochs", type=int, default=20, help="passes of the towers")
-    add("--epochs", type=int, default=12, help="passes of each training")
+    add("--epochs", type=int, default=16, help="passes of each training")
     add("--seeds", type=int, default=5, help="trainings of each arm")
     add("--batch-size", type=int, default=32, help="images per step")
     add("--learning-rate", type=float, default=1e-3, help="peak rate of all weights")

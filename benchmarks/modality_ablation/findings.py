@@ -15,6 +15,7 @@ import numpy as np
 from trials.intervals import Interval, as_points, make_interval, show_interval
 
 from modality_ablation.arms import ARMS, CONCATENATION, FULL, IMAGE, TEXT
+from modality_ablation.tasks import TOLD_BY
 
 Result = Mapping[str, Any]
 Figure = Literal["accuracy", "recall_at_precision"]
@@ -157,20 +158,40 @@ def _claim_above(what: str, difference: Interval | None, least: float) -> Claim:
 
 
 def _claim_falling_weights(results: Sequence[Result]) -> list[Claim]:
-    claims = []
-    lines = find_noise_lines(results, FULL)
-    for kind in dict.fromkeys((line["modality"], line["how"]) for line in lines):
-        weights = [
-            line["weight"].value for line in lines if (line["modality"], line["how"]) == kind
-        ]
-        claims.append(
-            Claim(
-                what=f"the weight of the {kind[0]} falls as more of it is {kind[1]}",
-                holds=all(after < before for before, after in itertools.pairwise(weights)),
-                shown="weights " + ", ".join(f"{weight:.3f}" for weight in weights),
-            )
-        )
-    return claims
+    """Of each kind of noise: on the attributes' mean, and on the one that needs the modality."""
+    kinds = dict.fromkeys(
+        (point["modality"], point["how"])
+        for result in _done(results, FULL)
+        for point in result["noise"]
+    )
+    return [
+        _claim_falling(results, modality, how, task)
+        for modality, how in kinds
+        for task in (MEAN_OF_TASKS, TOLD_BY[modality])
+    ]
+
+
+def _claim_falling(results: Sequence[Result], modality: str, how: str, task: str) -> Claim:
+    by_rate: dict[float, list[float]] = {}
+    for result in _done(results, FULL):
+        for point in result["noise"]:
+            if (point["modality"], point["how"]) == (modality, how):
+                weights = {**point["weight"], MEAN_OF_TASKS: _mean(point["weight"])}
+                by_rate.setdefault(point["rate"], []).append(weights[task])
+    series = [by_rate[rate] for rate in sorted(by_rate)]
+    means = [float(np.mean(values)) for values in series]
+    change = make_interval(
+        [last - first for first, last in zip(series[0], series[-1], strict=True)]
+    )
+    steady = all(after < before for before, after in itertools.pairwise(means))
+    holds = True if steady and change.high < 0 else False if change.low > 0 else None
+    said = "on average" if task == MEAN_OF_TASKS else f"for {task}"
+    return Claim(
+        what=f"the weight of the {modality} falls {said} as more of it is {how}",
+        holds=holds,
+        shown=f"{', '.join(f'{mean:.3f}' for mean in means)};"
+        f" {show_interval(change, as_points)} points from none to all",
+    )
 
 
 def _done(results: Sequence[Result], arm: str) -> list[Result]:

@@ -27,8 +27,8 @@ ARCHITECTURE = {
 }
 
 
-# Half of the training images have a modality spoilt: at a tenth the model kept trusting swapped
-# texts in full.
+# About half of the training images have a modality spoilt: at a tenth of each kind the weights told
+# nothing of swapped texts.
 DISTURBANCE = DisturbanceConfig(
     text_dropout=0.15, text_swap=0.25, image_dropout=0.15, image_swap=0.25, image_noise=0.1
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pipeline.synthetic.vocabulary import ATTRIBUTES, make_taxonomy
 from pipeline.taxonomy import Taxonomy, parse_taxonomy
 
+TOLD_BY = {"text": "room_type", "image": "wall_colour"}
+"""The attribute that a modality alone tells."""
+
 
 def make_tasks() -> Taxonomy:
     """The attributes, one label to an image each, and last the scene's labels."""
