@@ -1,6 +1,7 @@
 """What planning and publishing cost, without a model: rows/s against a plain append.
 
-    .venv/bin/python benchmarks/data_plane.py [--rows 1000000] [--also 4000000] [--rounds 1]
+    .venv/bin/python benchmarks/data_plane.py [--rows 1000000] [--rounds 1]
+        [--also 4000000] [--also_rounds 1]
 
 A null model (Spark expressions: 32 floats and four tags for each row, no Python) tags a catalogue
 of new rows, then one in which every row has changed. Measured is planning and publishing:
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--also", type=int, default=0, help="rows of a second, larger catalogue")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--also_rounds", type=int, default=1, help="of the larger catalogue")
     parser.add_argument("--memory", default="8g", help="of the driver, which is all there is")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="data-plane-") as temporary:
@@ -189,9 +191,12 @@ def main() -> None:
         spark = make_session(folder, options.memory)
         measure(spark, folder / "warm", 10_000)  # the JVM compiles what it runs often
         result: dict[str, Any] = {}
-        for rows in filter(None, (options.rows, options.also)):
+        sizes = {options.rows: options.rounds}
+        if options.also:
+            sizes[options.also] = options.also_rounds
+        for rows, times in sizes.items():
             rounds = []
-            for number in range(options.rounds):
+            for number in range(times):
                 print(f"{rows:,} rows, round {number + 1}", flush=True)
                 rounds.append(measure(spark, folder / f"{rows}-{number}", rows))
             result[str(rows)] = {
