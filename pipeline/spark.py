@@ -38,6 +38,10 @@ DELTA_NEEDS_SPARK_HAS = (
     "org.xerial.snappy:*",
 )
 
+HIDDEN_SETTINGS = (
+    "(?i)secret|passw|token|access[.]?key|account[.]?key|private[.]?key|credential|signature"
+)
+
 # The same as conf/spark/laptop.conf, which says why (a test compares them).
 LAPTOP_SETTINGS = {
     "spark.master": "local[*,3]",
@@ -45,6 +49,7 @@ LAPTOP_SETTINGS = {
     **DELTA_SETTINGS,
     "spark.jars.excludes": ",".join(DELTA_NEEDS_SPARK_HAS),
     "spark.databricks.delta.commit.idempotencyCheck.enabled": "true",
+    "spark.redaction.regex": HIDDEN_SETTINGS,
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.codegen.hugeMethodLimit": "8000",
     "spark.sql.inMemoryColumnarStorage.compressed": "false",

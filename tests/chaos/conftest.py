@@ -1,0 +1,65 @@
+"""The table of faults: what was done to jobs on purpose, how often, and what came of it.
+
+A test names its fault with ``@pytest.mark.fault("...")`` and may say more with the fixture
+``record_property``: ``times`` and ``outcome``. ``--write-faults`` keeps the table in
+docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults -->\n", "<!-- end of faults -->\n"
+_FAULT = "fault"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-faults", action="store_true", help="keep the table in docs/reliability.md"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    marker = item.get_closest_marker(_FAULT)
+    if marker is not None:
+        report.user_properties.append((_FAULT, marker.args[0]))
+    return report
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    rows = [
+        describe(report)
+        for outcome in ("passed", "failed", "error", "skipped")
+        for report in terminalreporter.stats.get(outcome, [])
+        if _FAULT in dict(report.user_properties)
+    ]
+    if not rows:
+        return
+    table = "\n".join(["| fault | times | outcome |", "|---|---|---|", *sorted(rows)]) + "\n"
+    terminalreporter.section("faults on purpose")
+    terminalreporter.write(table)
+    if config.getoption("--write-faults", default=False):
+        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+        DOCUMENT.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+
+
+def describe(report: pytest.TestReport) -> str:
+    """A row of the table."""
+    told = dict(report.user_properties)
+    outcome = str(told.get("outcome", "the promise held"))
+    if report.failed:
+        outcome = "**the test failed**"
+    elif report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        outcome = f"skipped: {str(reason).removeprefix('Skipped: ')}"
+    return f"| {told[_FAULT]} | {told.get('times', 1)} | {outcome} |"

@@ -1,0 +1,200 @@
+"""kill -9 at random moments of a job: of its Python workers, its executors, its driver.
+
+Each seed kills some times and lets the job end then; where that was an error, the same run is
+started again. Whatever was killed, the tables are those of a run that nothing disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyspark
+import pytest
+from deltalake import DeltaTable
+from submitted import LOCAL, draw_photos, nightly, submitted, write_manifest
+from undisturbed import assert_as_undisturbed, undisturbed_outcomes
+
+from demo.verify import verify_run
+
+SEEDS = {"worker": range(7), "executor": range(6), "driver": range(7)}
+KILLS = 2
+MOST_STARTS = 6
+# Two executors of a core each, as two machines would be.
+CLUSTER = "local-cluster[2,1,1024]"
+CLUSTER_SETTINGS = (
+    "spark.executor.memory=1g",
+    "spark.task.maxFailures=4",
+    "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("manifest") / "night.parquet"
+    write_manifest(path, draw_photos(tmp_path_factory.mktemp("photos"), 60))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(manifest: Path, tiny_bundle: Path) -> Any:
+    return undisturbed_outcomes(manifest, tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def spark_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Spark's own folder, but for what a local cluster writes into it."""
+    home = tmp_path_factory.mktemp("spark-home")
+    for entry in Path(pyspark.__file__).parent.iterdir():
+        if entry.name != "work":
+            (home / entry.name).symlink_to(entry)
+    return home
+
+
+def family_of(job: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(job.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def find(job: subprocess.Popen[str], said: str) -> list[psutil.Process]:
+    """Processes of a job whose command line says it."""
+    found = []
+    for process in family_of(job):
+        try:
+            if any(said in part for part in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def kill_worker(job: subprocess.Popen[str], chance: random.Random) -> bool:
+    """One that the daemon forked; not the daemon."""
+    daemons = find(job, "pyspark.daemon")
+    workers = [one for one in daemons if one.ppid() in {daemon.pid for daemon in daemons}]
+    return kill(chance.choice(workers)) if workers else False
+
+
+def kill_executor(job: subprocess.Popen[str], chance: random.Random) -> bool:
+    executors = find(job, "CoarseGrainedExecutorBackend")
+    return kill(chance.choice(executors)) if executors else False
+
+
+def kill_driver(job: subprocess.Popen[str], chance: random.Random) -> bool:
+    """With all that it started; at once, or its children would see it die."""
+    del chance
+    os.killpg(job.pid, signal.SIGKILL)
+    return True
+
+
+def kill(process: psutil.Process) -> bool:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+KILLERS: dict[str, Callable[[subprocess.Popen[str], random.Random], bool]] = {
+    "worker": kill_worker,
+    "executor": kill_executor,
+    "driver": kill_driver,
+}
+
+
+def disturb(job: subprocess.Popen[str], what: str, chance: random.Random, kills: int) -> int:
+    """Kill at random moments until the job ends or it was enough; how often."""
+    done = 0
+    # A start takes ten seconds, and a driver killed in it was never worth a test.
+    pause = chance.uniform(8, 30) if what == "driver" else chance.uniform(0.1, 4)
+    while done < kills:
+        try:
+            job.wait(pause)
+        except subprocess.TimeoutExpired:
+            done += KILLERS[what](job, chance)
+            pause = chance.uniform(0.1, 4)
+        else:
+            break
+    return done
+
+
+def seeds() -> Iterator[Any]:
+    for what, numbers in SEEDS.items():
+        mark = pytest.mark.fault(f"kill -9 of a random {what} at random moments")
+        for seed in numbers:
+            yield pytest.param(what, seed, marks=mark, id=f"{what}-{seed}")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("what", "seed"), list(seeds()))
+def test_whatever_is_killed_the_tables_end_as_undisturbed_ones(
+    what: str,
+    seed: int,
+    *,
+    distribution: Path,
+    manifest: Path,
+    undisturbed: Any,
+    tiny_bundle: Path,
+    spark_home: Path,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    chance = random.Random(f"{what} {seed}")
+    tables, kills, starts = tmp_path / "tables", 0, 0
+    code = None
+    while code != 0:
+        starts += 1
+        assert starts <= MOST_STARTS, (tmp_path / "stderr.log").read_text()[-3000:]
+        with submitted(
+            distribution,
+            tmp_path,
+            nightly(tables, manifest, tiny_bundle),
+            master=CLUSTER if what == "executor" else LOCAL,
+            settings=CLUSTER_SETTINGS if what == "executor" else (),
+            environment={"SPARK_HOME": str(spark_home)},
+        ) as job:
+            kills += disturb(job, what, chance, KILLS - kills)
+            job.communicate(timeout=400)
+            code = job.returncode
+        # Killed, or an error in one line; nothing else.
+        assert code in (0, 1, -signal.SIGKILL), (tmp_path / "stderr.log").read_text()[-3000:]
+    record_property("times", kills)
+    record_property("outcome", f"tables as undisturbed; starts needed: {starts}")
+
+    assert verify_run(tables, manifest, "night-1").broken == ()
+    assert_as_undisturbed(tables, undisturbed)
+    assert_no_version_shows_a_part(tables)
+    states = Counter(
+        change["state"]
+        for change in DeltaTable(str(tables / "tagging_runs")).to_pyarrow_table().to_pylist()
+    )
+    assert (states["published"], states["held"]) == (1, 0)
+    time.sleep(0.5)
+    assert not family_of(job), "somebody outlived the job"
+
+
+def assert_no_version_shows_a_part(tables: Path) -> None:
+    """Of a first night, an image has no tags or all of them."""
+    table = DeltaTable(str(tables / "image_tags"))
+    last = tags_of(table)
+    for version in range(table.version()):
+        table.load_as_version(version)
+        for image, tags in tags_of(table).items():
+            assert tags == last[image], (version, image)
+
+
+def tags_of(table: DeltaTable) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for tag in table.to_pyarrow_table(columns=["image_id", "label"]).to_pylist():
+        found[tag["image_id"]].add(tag["label"])
+    return found

@@ -1,0 +1,129 @@
+/* Calls that change files below one folder fail on purpose. For LD_PRELOAD: the JVM, and Python.
+ *
+ * FAILING_UNDER    a path; calls outside it are left alone
+ * FAILING_CONTROL  a file of four int32, shared by all processes:
+ *     seen     such calls since the test set it to 0
+ *     first    the first that fails, counted from 1; 0: none
+ *     last     the last that fails
+ *     answer   0: the call is not made; 1: it is made, and its answer is lost
+ *
+ * What fails sets errno to EIO. Counted is what makes, moves and removes files and folders.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct control {
+    int32_t seen, first, last, answer;
+};
+
+static struct control *control;
+static const char *under;
+static size_t under_length;
+
+__attribute__((constructor)) static void start(void)
+{
+    const char *path = getenv("FAILING_CONTROL");
+    int (*real_open)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
+    under = getenv("FAILING_UNDER");
+    if (path == NULL || under == NULL)
+        return;
+    under_length = strlen(under);
+    int fd = real_open(path, O_RDWR);
+    if (fd < 0)
+        return;
+    void *shared = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (shared != MAP_FAILED)
+        control = shared;
+}
+
+static int is_below(const char *path)
+{
+    return control != NULL && path != NULL && strncmp(path, under, under_length) == 0;
+}
+
+/* 0: nothing happens to this call; 1: it fails; 2: it is made, and fails. */
+static int fate(void)
+{
+    int number = __sync_add_and_fetch(&control->seen, 1);
+    if (control->first == 0 || number < control->first || number > control->last)
+        return 0;
+    return control->answer ? 2 : 1;
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+#define FAILING(condition, call)                                                                   \
+    int deed = (condition) ? fate() : 0;                                                           \
+    if (deed == 1) {                                                                               \
+        errno = EIO;                                                                               \
+        return -1;                                                                                 \
+    }                                                                                              \
+    __typeof__(call) told = (call);                                                                \
+    if (deed == 2) {                                                                               \
+        errno = EIO;                                                                               \
+        return -1;                                                                                 \
+    }
+
+#define OPENING(name)                                                                              \
+    int name(const char *path, int flags, ...)                                                     \
+    {                                                                                              \
+        va_list more;                                                                              \
+        va_start(more, flags);                                                                     \
+        mode_t mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(more, mode_t) : 0;                  \
+        va_end(more);                                                                              \
+        FAILING((flags & O_CREAT) && is_below(path), REAL(name)(path, flags, mode))                \
+        return told;                                                                               \
+    }
+
+OPENING(open)
+OPENING(open64)
+
+int openat(int folder, const char *path, int flags, ...)
+{
+    va_list more;
+    va_start(more, flags);
+    mode_t mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(more, mode_t) : 0;
+    va_end(more);
+    FAILING((flags & O_CREAT) && is_below(path), REAL(openat)(folder, path, flags, mode))
+    return told;
+}
+
+int rename(const char *from, const char *to)
+{
+    FAILING(is_below(to), REAL(rename)(from, to))
+    return told;
+}
+
+int link(const char *from, const char *to)
+{
+    FAILING(is_below(to), REAL(link)(from, to))
+    return told;
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+    FAILING(is_below(path), REAL(mkdir)(path, mode))
+    return told;
+}
+
+int unlink(const char *path)
+{
+    FAILING(is_below(path), REAL(unlink)(path))
+    return told;
+}
+
+int rmdir(const char *path)
+{
+    FAILING(is_below(path), REAL(rmdir)(path))
+    return told;
+}
