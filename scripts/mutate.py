@@ -4,7 +4,8 @@
 
 The mutants are in tests/mutants.yaml. Each is tried in a copy of the tree, with the one test that
 is named. Exits with 1 where a mutant survives that nobody explained. ``--only`` takes those whose
-test stands in one folder of tests; ``--write`` writes docs/promises.md.
+test stands in one folder of tests; ``--write`` writes docs/promises.md, where the others keep what
+it says of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HEAD = """\
 Each promise of [architecture.md](architecture.md) has a test, and a line that keeps it.
 [scripts/mutate.py](../scripts/mutate.py) takes the line out (the mutants are in
 [tests/mutants.yaml](../tests/mutants.yaml)) and runs the test: it must fail. `killed`: it did.
-`not tried`: the run that wrote this document left it out.
+`not tried`: no run has tried it yet.
 
 | promise | line in | test | mutant |
 |---|---|---|---|
@@ -62,14 +63,19 @@ def run_test(test: str, tree: Path) -> int:
     return done.returncode
 
 
-def describe(mutant: dict[str, str], *, killed: bool | None) -> str:
+def describe(mutant: dict[str, str], fate: str) -> str:
     """A row of the document."""
     file, test = mutant["file"], mutant["test"]
     path, _, name = test.partition("::")
-    fate = "killed" if killed else f"survives: {mutant.get('survives', 'nobody knows why')}"
-    fate = "not tried" if killed is None else fate
     cells = (mutant["promise"], f"[{Path(file).name}](../{file})", f"[{name or path}](../{path})")
-    return f"| {' | '.join(cells)} | {fate} |\n"
+    return f"| {' | '.join((*cells, fate))} |\n"
+
+
+def read_fates() -> dict[str, str]:
+    """What the document says became of each mutant, by its promise."""
+    lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    return {row[0]: row[-1] for row in rows[1:]}
 
 
 def main() -> int:
@@ -78,7 +84,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("unit", "spark", "state", "chaos"))
     parser.add_argument("--write", action="store_true", help="write docs/promises.md")
     options = parser.parse_args()
-    rows, unexplained = [], 0
+    rows, unexplained, fates = [], 0, read_fates()
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
         tree = Path(temporary)
         for name in COPIED:
@@ -86,14 +92,15 @@ def main() -> int:
             copy(ROOT / name, tree / name)
         for mutant in yaml.safe_load(MUTANTS.read_text(encoding="utf-8")):
             if options.only and not mutant["test"].startswith(f"tests/{options.only}/"):
-                rows.append(describe(mutant, killed=None))
+                rows.append(describe(mutant, fates.get(mutant["promise"], "not tried")))
                 continue
             began = time.monotonic()
             killed = try_mutant(mutant, tree)
             unexplained += not killed and "survives" not in mutant
-            fate = "killed" if killed else "SURVIVES"
-            print(f"{fate:9}{time.monotonic() - began:6.0f} s  {mutant['promise']}", flush=True)
-            rows.append(describe(mutant, killed=killed))
+            told = "killed" if killed else "SURVIVES"
+            print(f"{told:9}{time.monotonic() - began:6.0f} s  {mutant['promise']}", flush=True)
+            why = mutant.get("survives", "nobody knows why")
+            rows.append(describe(mutant, "killed" if killed else f"survives: {why}"))
     if options.write:
         DOCUMENT.write_text(HEAD + "".join(rows), encoding="utf-8")
     return 1 if unexplained else 0

@@ -7,12 +7,16 @@ docs/reliability.md.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+CALLS = Path(__file__).parents[1] / "fakes" / "failing_calls.c"
 BEGIN, END = "<!-- faults -->\n", "<!-- end of faults -->\n"
 _FAULT = "fault"
 
@@ -51,6 +55,18 @@ def pytest_terminal_summary(
     if config.getoption("--write-faults", default=False):
         before, _, rest = DOCUMENT.read_text().partition(BEGIN)
         DOCUMENT.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+
+
+@pytest.fixture(scope="session")
+def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of ``tests/fakes/failing_calls.c``, for LD_PRELOAD."""
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("calls can be made to fail where there is Linux and a C compiler")
+    path = tmp_path_factory.mktemp("library") / "failing_calls.so"
+    options = ("-shared", "-fPIC", "-O1", "-Wall", "-Werror")
+    subprocess.run([compiler, *options, "-o", str(path), str(CALLS), "-ldl"], check=True)
+    return path
 
 
 def describe(report: pytest.TestReport) -> str:

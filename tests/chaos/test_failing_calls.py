@@ -1,12 +1,11 @@
 """One call that changes files fails while a run is published: not made, or its answer is lost.
 
-The library that lets calls fail is compiled here, and put before the C library of the JVM.
+A library that lets calls fail stands before the C library of the JVM.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,18 +19,6 @@ ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "fakes"
 # EVERY_CALL=1 tries them all, and takes most of an hour.
 STEP = 1 if os.environ.get("EVERY_CALL") else 7
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("calls can be made to fail where there is Linux and a C compiler")
-    path = tmp_path_factory.mktemp("library") / "failing_calls.so"
-    source = FAKES / "failing_calls.c"
-    options = ("-shared", "-fPIC", "-O1", "-Wall", "-Werror")
-    subprocess.run([compiler, *options, "-o", str(path), str(source), "-ldl"], check=True)
-    return path
 
 
 @pytest.mark.timeout(4 * 3600 if STEP == 1 else 1800)
@@ -48,7 +35,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_publish_with_a_failing_call_is_finished_by_the_next(
-    kind: str, library: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+    kind: str, failing_calls: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     control = tmp_path / "control"
     control.write_bytes(bytes(16))
@@ -57,7 +44,7 @@ def test_a_publish_with_a_failing_call_is_finished_by_the_next(
     settings = [part for setting in FEW_ROWS for part in ("--conf", f"'{setting}'")]
     environment = {
         **os.environ,
-        "LD_PRELOAD": str(library),
+        "LD_PRELOAD": str(failing_calls),
         "FAILING_UNDER": str(tables),
         "FAILING_CONTROL": str(control),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{FAKES}",

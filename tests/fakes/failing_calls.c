@@ -6,6 +6,7 @@
  *     first    the first that fails, counted from 1; 0: none
  *     last     the last that fails
  *     answer   0: the call is not made; 1: it is made, and its answer is lost
+ * LATE_RENAMES_MS  how long a rename waits before it is made: a window for others
  *
  * What fails sets errno to EIO. Counted is what makes, moves and removes files and folders.
  */
@@ -28,15 +29,21 @@ struct control {
 static struct control *control;
 static const char *under;
 static size_t under_length;
+static useconds_t late_us;
 
 __attribute__((constructor)) static void start(void)
 {
     const char *path = getenv("FAILING_CONTROL");
     int (*real_open)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
+    const char *late_ms = getenv("LATE_RENAMES_MS");
     under = getenv("FAILING_UNDER");
-    if (path == NULL || under == NULL)
+    if (under == NULL)
         return;
     under_length = strlen(under);
+    if (late_ms != NULL)
+        late_us = 1000 * atoi(late_ms);
+    if (path == NULL)
+        return;
     int fd = real_open(path, O_RDWR);
     if (fd < 0)
         return;
@@ -48,12 +55,14 @@ __attribute__((constructor)) static void start(void)
 
 static int is_below(const char *path)
 {
-    return control != NULL && path != NULL && strncmp(path, under, under_length) == 0;
+    return under != NULL && path != NULL && strncmp(path, under, under_length) == 0;
 }
 
 /* 0: nothing happens to this call; 1: it fails; 2: it is made, and fails. */
 static int fate(void)
 {
+    if (control == NULL)
+        return 0;
     int number = __sync_add_and_fetch(&control->seen, 1);
     if (control->first == 0 || number < control->first || number > control->last)
         return 0;
@@ -100,6 +109,8 @@ int openat(int folder, const char *path, int flags, ...)
 
 int rename(const char *from, const char *to)
 {
+    if (late_us != 0 && is_below(to))
+        usleep(late_us);
     FAILING(is_below(to), REAL(rename)(from, to))
     return told;
 }
