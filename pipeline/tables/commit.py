@@ -7,9 +7,10 @@ from contextlib import contextmanager, nullcontext
 
 from pyspark.sql import SparkSession
 
+from pipeline.errors import LeaseError
 from pipeline.tables.lease import Lease
 from pipeline.tables.schemas import TABLES
-from pipeline.tables.storage_errors import storage_errors
+from pipeline.tables.storage_errors import CONFLICTS, storage_errors
 from pipeline.tables.store import TableSet
 
 _COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
@@ -29,7 +30,7 @@ def one_commit(tables: TableSet, name: str, *, note: str, lease: Lease) -> Itera
         lease: Of the table set.
 
     Raises:
-        LeaseError: The lease was lost.
+        LeaseError: The lease was lost, or another job writes to the table without it.
         TablesError: The storage refuses.
     """
     with (
@@ -38,7 +39,16 @@ def one_commit(tables: TableSet, name: str, *, note: str, lease: Lease) -> Itera
         tables.committing() if name in _APPENDED else nullcontext(),
     ):
         lease.check()
-        yield
+        try:
+            yield
+        except CONFLICTS as error:
+            raise LeaseError(
+                "another job changed the table at the same moment",
+                where=tables.place(name),
+                got=type(error).__name__,
+                todo="see that no other program writes to it; start the run again: it goes on "
+                "where it was",
+            ) from error
 
 
 @contextmanager

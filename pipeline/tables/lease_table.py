@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from delta import exceptions
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -31,7 +30,7 @@ from pyspark.sql.types import IntegerType, StringType, StructField, StructType, 
 
 from pipeline.config import LeaseConfig
 from pipeline.errors import LeaseError, TablesError
-from pipeline.tables.storage_errors import storage_errors
+from pipeline.tables.storage_errors import CONFLICTS, storage_errors
 from pipeline.tables.store import TableSet
 
 TABLE = "lease"
@@ -40,18 +39,6 @@ RENEWALS = 3  # in the time of an expiry: two may fail
 CLOCK_MARGIN = 0.1  # of expiry_s
 
 Clock = Callable[[], datetime]
-
-# Another one changed the table meanwhile. They have no common ancestor of their own in Python.
-CONFLICTS = (
-    exceptions.ConcurrentAppendException,
-    exceptions.ConcurrentDeleteDeleteException,
-    exceptions.ConcurrentDeleteReadException,
-    exceptions.ConcurrentTransactionException,
-    exceptions.ConcurrentWriteException,
-    exceptions.DeltaConcurrentModificationException,
-    exceptions.MetadataChangedException,
-    exceptions.ProtocolChangedException,
-)
 
 _COLUMNS = StructType(
     [

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from delta import exceptions
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
 from pipeline.errors import TablesError
+
+CONFLICTS = (
+    exceptions.ConcurrentAppendException,
+    exceptions.ConcurrentDeleteDeleteException,
+    exceptions.ConcurrentDeleteReadException,
+    exceptions.ConcurrentTransactionException,
+    exceptions.ConcurrentWriteException,
+    exceptions.DeltaConcurrentModificationException,
+    exceptions.MetadataChangedException,
+    exceptions.ProtocolChangedException,
+)
+"""Another one changed the table meanwhile. They have no common ancestor of their own in Python."""
 
 
 @contextmanager

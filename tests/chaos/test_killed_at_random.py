@@ -1,7 +1,8 @@
 """kill -9 at random moments of a job: of its Python workers, its executors, its driver.
 
 Each seed kills some times and lets the job end then; where that was an error, the same run is
-started again. Whatever was killed, the tables are those of a run that nothing disturbed.
+started again. Whatever was killed, the tables are those of a run that nothing disturbed. A worker
+may also be stopped for good: it answers no more, and has to be ended by Spark.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from undisturbed import assert_as_undisturbed, undisturbed_outcomes
 
 from demo.verify import verify_run
 
-SEEDS = {"worker": range(7), "executor": range(6), "driver": range(7)}
+SEEDS = {"worker": range(7), "executor": range(6), "driver": range(7), "hung worker": range(2)}
 KILLS = 2
 MOST_STARTS = 6
 # Two executors of a core each, as two machines would be.
@@ -35,6 +36,11 @@ CLUSTER_SETTINGS = (
     "spark.task.maxFailures=4",
     "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 )
+SETTINGS = {
+    "executor": CLUSTER_SETTINGS,
+    # A worker of a tiny model that says nothing for so long is taken for hung.
+    "hung worker": ("spark.sql.execution.pyspark.udf.idleTimeoutSeconds=15",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +84,17 @@ def find(job: subprocess.Popen[str], said: str) -> list[psutil.Process]:
     return found
 
 
-def kill_worker(job: subprocess.Popen[str], chance: random.Random) -> bool:
+def kill_worker(
+    job: subprocess.Popen[str], chance: random.Random, how: int = signal.SIGKILL
+) -> bool:
     """One that the daemon forked; not the daemon."""
     daemons = find(job, "pyspark.daemon")
     workers = [one for one in daemons if one.ppid() in {daemon.pid for daemon in daemons}]
-    return kill(chance.choice(workers)) if workers else False
+    return kill(chance.choice(workers), how) if workers else False
+
+
+def stop_worker(job: subprocess.Popen[str], chance: random.Random) -> bool:
+    return kill_worker(job, chance, signal.SIGSTOP)
 
 
 def kill_executor(job: subprocess.Popen[str], chance: random.Random) -> bool:
@@ -97,9 +109,9 @@ def kill_driver(job: subprocess.Popen[str], chance: random.Random) -> bool:
     return True
 
 
-def kill(process: psutil.Process) -> bool:
+def kill(process: psutil.Process, how: int = signal.SIGKILL) -> bool:
     try:
-        process.kill()
+        process.send_signal(how)
     except psutil.NoSuchProcess:
         return False
     return True
@@ -109,6 +121,7 @@ KILLERS: dict[str, Callable[[subprocess.Popen[str], random.Random], bool]] = {
     "worker": kill_worker,
     "executor": kill_executor,
     "driver": kill_driver,
+    "hung worker": stop_worker,
 }
 
 
@@ -130,9 +143,10 @@ def disturb(job: subprocess.Popen[str], what: str, chance: random.Random, kills:
 
 def seeds() -> Iterator[Any]:
     for what, numbers in SEEDS.items():
-        mark = pytest.mark.fault(f"kill -9 of a random {what} at random moments")
+        deed = "SIGSTOP of a worker" if what == "hung worker" else f"kill -9 of a random {what}"
+        mark = pytest.mark.fault(f"{deed} at random moments")
         for seed in numbers:
-            yield pytest.param(what, seed, marks=mark, id=f"{what}-{seed}")
+            yield pytest.param(what, seed, marks=mark, id=f"{what.replace(' ', '-')}-{seed}")
 
 
 @pytest.mark.timeout(900)
@@ -160,7 +174,7 @@ def test_whatever_is_killed_the_tables_end_as_undisturbed_ones(
             tmp_path,
             nightly(tables, manifest, tiny_bundle),
             master=CLUSTER if what == "executor" else LOCAL,
-            settings=CLUSTER_SETTINGS if what == "executor" else (),
+            settings=SETTINGS.get(what, ()),
             environment={"SPARK_HOME": str(spark_home)},
         ) as job:
             kills += disturb(job, what, chance, KILLS - kills)
