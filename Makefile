@@ -47,8 +47,8 @@ test-long: setup ## Run the stories that take long: registries, trainings killed
 test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not part of test
 	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m chaos $(ARGS) tests/chaos tests/state
 
-test-unit: setup ## Run the tests that need no Java, in seconds
-	$(PY) -m pytest tests/unit --durations=3 -m "not long" $(ARGS)
+test-unit: setup ## Run the tests that need no Java, on all cores
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit --numprocesses=auto --durations=3 -m "not long" $(ARGS)
 
 FUZZ_S ?= 150
 FUZZ_TARGETS := taxonomy bundle uris rows

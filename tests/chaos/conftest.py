@@ -1,4 +1,4 @@
-"""The table of faults: what was done to jobs on purpose, how often, and what came of it.
+"""What the tests of faults share, and their table: what was done, how often, what came of it.
 
 A test names its fault with ``@pytest.mark.fault("...")`` and may say more with the fixture
 ``record_property``: ``times`` and ``outcome``. ``--write-faults`` keeps the table in
@@ -13,7 +13,10 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
+import pyspark
 import pytest
+from submitted import draw_photos, write_manifest
+from undisturbed import Undisturbed, undisturbed_outcomes
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 CALLS = Path(__file__).parents[1] / "fakes" / "failing_calls.c"
@@ -67,6 +70,30 @@ def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("-shared", "-fPIC", "-O1", "-Wall", "-Werror")
     subprocess.run([compiler, *options, "-o", str(path), str(CALLS), "-ldl"], check=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A night of twenty drawn photos between damaged inputs."""
+    path = tmp_path_factory.mktemp("manifest") / "night.parquet"
+    write_manifest(path, draw_photos(tmp_path_factory.mktemp("photos"), 20))
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(manifest: Path, tiny_bundle: Path) -> Undisturbed:
+    """What a run of that night ends as, if nothing disturbs it."""
+    return undisturbed_outcomes(manifest, tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def spark_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Spark's own folder, but for what a local cluster writes into it."""
+    home = tmp_path_factory.mktemp("spark-home")
+    for entry in Path(pyspark.__file__).parent.iterdir():
+        if entry.name != "work":
+            (home / entry.name).symlink_to(entry)
+    return home
 
 
 def describe(report: pytest.TestReport) -> str:

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyspark
 import pytest
 from deltalake import DeltaTable
 from submitted import LOCAL, draw_photos, nightly, submitted, write_manifest
-from undisturbed import assert_as_undisturbed, undisturbed_outcomes
+from undisturbed import Undisturbed, assert_as_undisturbed, undisturbed_outcomes
 
 from demo.verify import verify_run
 
@@ -45,24 +44,15 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A longer night than the others': time to be killed in."""
     path = tmp_path_factory.mktemp("manifest") / "night.parquet"
     write_manifest(path, draw_photos(tmp_path_factory.mktemp("photos"), 60))
     return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(manifest: Path, tiny_bundle: Path) -> Any:
+def undisturbed(manifest: Path, tiny_bundle: Path) -> Undisturbed:
     return undisturbed_outcomes(manifest, tiny_bundle)
-
-
-@pytest.fixture(scope="module")
-def spark_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Spark's own folder, but for what a local cluster writes into it."""
-    home = tmp_path_factory.mktemp("spark-home")
-    for entry in Path(pyspark.__file__).parent.iterdir():
-        if entry.name != "work":
-            (home / entry.name).symlink_to(entry)
-    return home
 
 
 def family_of(job: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -157,7 +147,7 @@ def test_whatever_is_killed_the_tables_end_as_undisturbed_ones(
     *,
     distribution: Path,
     manifest: Path,
-    undisturbed: Any,
+    undisturbed: Undisturbed,
     tiny_bundle: Path,
     spark_home: Path,
     tmp_path: Path,

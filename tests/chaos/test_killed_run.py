@@ -12,18 +12,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from submitted import draw_photos, nightly, submitted, write_manifest
-from undisturbed import assert_as_undisturbed, undisturbed_outcomes
+from submitted import nightly, submitted
+from undisturbed import Undisturbed, assert_as_undisturbed
 
 from demo.verify import read_rows, verify_run
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty drawn photos between damaged inputs."""
-    path = tmp_path_factory.mktemp("manifest") / "night.parquet"
-    write_manifest(path, draw_photos(tmp_path_factory.mktemp("photos"), 20))
-    return path
 
 
 def wait_for_chunk(tables: Path, job: subprocess.Popen[str], *, timeout_s: float) -> None:
@@ -41,7 +33,11 @@ def wait_for_chunk(tables: Path, job: subprocess.Popen[str], *, timeout_s: float
 @pytest.mark.fault("kill -9 of the driver after its first chunk")
 @pytest.mark.timeout(600)
 def test_a_killed_submit_goes_on_and_ends_as_an_undisturbed_run(
-    distribution: Path, manifest: Path, tiny_bundle: Path, tmp_path: Path
+    distribution: Path,
+    manifest: Path,
+    undisturbed: Undisturbed,
+    tiny_bundle: Path,
+    tmp_path: Path,
 ) -> None:
     empty, tables = tmp_path / "empty", tmp_path / "tables"
     empty.mkdir()
@@ -66,4 +62,4 @@ def test_a_killed_submit_goes_on_and_ends_as_an_undisturbed_run(
     assert set(staged.values()) == {1}
     assert verify_run(tables, manifest, "night-1").broken == ()
 
-    assert_as_undisturbed(tables, undisturbed_outcomes(manifest, tiny_bundle))
+    assert_as_undisturbed(tables, undisturbed)

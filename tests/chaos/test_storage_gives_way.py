@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyspark
 import pytest
-from submitted import draw_photos, nightly, submitted, write_manifest
-from undisturbed import assert_as_undisturbed, undisturbed_outcomes
+from submitted import nightly, submitted
+from undisturbed import Undisturbed, assert_as_undisturbed
 
 from demo.verify import read_rows, verify_run
 
@@ -25,18 +24,6 @@ SPECULATION = (
     "spark.speculation.minTaskRuntime=1ms",
     "spark.executor.memory=1g",
 )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("manifest") / "night.parquet"
-    write_manifest(path, draw_photos(tmp_path_factory.mktemp("photos"), 20))
-    return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(manifest: Path, tiny_bundle: Path) -> Any:
-    return undisturbed_outcomes(manifest, tiny_bundle)
 
 
 @pytest.fixture
@@ -91,7 +78,7 @@ def test_a_full_disk_costs_a_run_and_nothing_else(
     disk: Path,
     distribution: Path,
     manifest: Path,
-    undisturbed: Any,
+    undisturbed: Undisturbed,
     tiny_bundle: Path,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
@@ -164,17 +151,14 @@ def test_a_torn_commit_is_told_in_one_line(
 @pytest.mark.fault("speculation: tasks run twice at a time")
 @pytest.mark.timeout(900)
 def test_tasks_that_run_twice_leave_nothing_twice(
+    *,
     distribution: Path,
     manifest: Path,
-    undisturbed: Any,
+    undisturbed: Undisturbed,
     tiny_bundle: Path,
+    spark_home: Path,
     tmp_path: Path,
 ) -> None:
-    home = tmp_path / "spark-home"
-    home.mkdir()
-    for entry in Path(pyspark.__file__).parent.iterdir():
-        if entry.name != "work":
-            (home / entry.name).symlink_to(entry)
     tables = tmp_path / "tables"
     code, log = submit(
         distribution,
@@ -182,7 +166,7 @@ def test_tasks_that_run_twice_leave_nothing_twice(
         nightly(tables, manifest, tiny_bundle),
         master="local-cluster[2,1,1024]",
         settings=SPECULATION,
-        environment={"SPARK_HOME": str(home)},
+        environment={"SPARK_HOME": str(spark_home)},
     )
     assert code == 0, log[-3000:]
     assert verify_run(tables, manifest, "night-1").broken == ()

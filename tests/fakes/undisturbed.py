@@ -16,8 +16,10 @@ from udfs.functions import publishable_tags
 from udfs.settings import read_settings
 from udfs.worker import load_engine
 
+Undisturbed = tuple[dict[str, Outcome], Taxonomy]
 
-def undisturbed_outcomes(manifest: Path, tiny_bundle: Path) -> tuple[dict[str, Outcome], Taxonomy]:
+
+def undisturbed_outcomes(manifest: Path, tiny_bundle: Path) -> Undisturbed:
     """What the model makes of every image of the manifest, in one go and without Spark."""
     settings, info = read_settings(
         ModelConfig(uri=str(tiny_bundle)), FetchConfig(attempts=1), DecodeConfig()
@@ -28,7 +30,7 @@ def undisturbed_outcomes(manifest: Path, tiny_bundle: Path) -> tuple[dict[str, O
     return {outcome.key: outcome for outcome in outcomes}, info.taxonomy
 
 
-def assert_as_undisturbed(tables: Path, undisturbed: tuple[dict[str, Outcome], Taxonomy]) -> None:
+def assert_as_undisturbed(tables: Path, undisturbed: Undisturbed) -> None:
     outcomes, taxonomy = undisturbed
     images = {row["image_id"]: row for row in read_rows(tables, "images")}
     vectors = {row["image_id"]: row["embedding"] for row in read_rows(tables, "image_embeddings")}
