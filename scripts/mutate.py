@@ -1,11 +1,11 @@
 """Take out the lines that keep promises, one by one, and see that a test fails each time.
 
-    .venv/bin/python scripts/mutate.py [--only unit] [--write]
+    .venv/bin/python scripts/mutate.py [--only unit] [--promise WORDS] [--write]
 
 The mutants are in tests/mutants.yaml. Each is tried in a copy of the tree, with the one test that
 is named. Exits with 1 where a mutant survives that nobody explained. ``--only`` takes those whose
-test stands in one folder of tests; ``--write`` writes docs/promises.md, where the others keep what
-it says of them.
+test stands in one folder of tests, ``--promise`` those whose promise has the words; ``--write``
+writes docs/promises.md, where the others keep what it says of them.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def main() -> int:
     """Try the mutants; the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=("unit", "spark", "state", "chaos"))
+    parser.add_argument("--promise", default="", help="words of a promise")
     parser.add_argument("--write", action="store_true", help="write docs/promises.md")
     options = parser.parse_args()
     rows, unexplained, fates = [], 0, read_fates()
@@ -91,7 +92,8 @@ def main() -> int:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, tree / name)
         for mutant in yaml.safe_load(MUTANTS.read_text(encoding="utf-8")):
-            if options.only and not mutant["test"].startswith(f"tests/{options.only}/"):
+            elsewhere = options.only and not mutant["test"].startswith(f"tests/{options.only}/")
+            if elsewhere or options.promise not in mutant["promise"]:
                 rows.append(describe(mutant, fates.get(mutant["promise"], "not tried")))
                 continue
             began = time.monotonic()
