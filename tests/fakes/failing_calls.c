@@ -6,7 +6,7 @@
  *     first    the first that fails, counted from 1; 0: none
  *     last     the last that fails
  *     answer   0: the call is not made; 1: it is made, and its answer is lost
- * LATE_RENAMES_MS  how long a rename waits before it is made: a window for others
+ * LATE_COMMITS_MS  how long a rename to a commit of a Delta log waits before it is made: others come
  *
  * What fails sets errno to EIO. Counted is what makes, moves and removes files and folders.
  */
@@ -35,7 +35,7 @@ __attribute__((constructor)) static void start(void)
 {
     const char *path = getenv("FAILING_CONTROL");
     int (*real_open)(const char *, int, ...) = dlsym(RTLD_NEXT, "open");
-    const char *late_ms = getenv("LATE_RENAMES_MS");
+    const char *late_ms = getenv("LATE_COMMITS_MS");
     under = getenv("FAILING_UNDER");
     if (under == NULL)
         return;
@@ -56,6 +56,12 @@ __attribute__((constructor)) static void start(void)
 static int is_below(const char *path)
 {
     return under != NULL && path != NULL && strncmp(path, under, under_length) == 0;
+}
+
+static int is_commit(const char *path)
+{
+    const char *name = is_below(path) ? strstr(path, "/_delta_log/") : NULL;
+    return name != NULL && strlen(name) > 5 && strcmp(name + strlen(name) - 5, ".json") == 0;
 }
 
 /* 0: nothing happens to this call; 1: it fails; 2: it is made, and fails. */
@@ -109,7 +115,7 @@ int openat(int folder, const char *path, int flags, ...)
 
 int rename(const char *from, const char *to)
 {
-    if (late_us != 0 && is_below(to))
+    if (late_us != 0 && is_commit(to))
         usleep(late_us);
     FAILING(is_below(to), REAL(rename)(from, to))
     return told;
