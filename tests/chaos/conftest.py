@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyspark
 import pytest
-from submitted import draw_photos, write_manifest
+from submitted import draw_night
 from undisturbed import Undisturbed, undisturbed_outcomes
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -75,9 +75,7 @@ def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A night of twenty drawn photos between damaged inputs."""
-    path = tmp_path_factory.mktemp("manifest") / "night.parquet"
-    write_manifest(path, draw_photos(tmp_path_factory.mktemp("photos"), 20))
-    return path
+    return draw_night(tmp_path_factory.mktemp("night"), 20)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from demo.nights import FEW_ROWS
 
 ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "fakes"
-# EVERY_CALL=1 tries them all, and takes most of an hour.
+# EVERY_CALL=1 tries them all, and takes hours.
 STEP = 1 if os.environ.get("EVERY_CALL") else 7
 
 
@@ -38,7 +38,7 @@ def test_a_publish_with_a_failing_call_is_finished_by_the_next(
     kind: str, failing_calls: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     control = tmp_path / "control"
-    control.write_bytes(bytes(16))
+    control.write_bytes(bytes(12))
     tables = tmp_path / "tables"
     tables.mkdir()
     settings = [part for setting in FEW_ROWS for part in ("--conf", f"'{setting}'")]

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from submitted import nightly, submitted, write_manifest
 
-from demo.verify import read_rows
+from demo.verify import read_rows, read_versions
 from pipeline.synthetic import draw_scene, seeded
 from pipeline.taxonomy import write_taxonomy
 
@@ -137,6 +137,8 @@ def test_a_tagging_job_writes_no_secret_down(
     assert CANARY not in told
     assert list(events.iterdir())
     assert find_canaries(left) == []
+    for name in read_versions(tables):  # compressed in their files
+        assert CANARY not in str(read_rows(tables, name)), name
     record_property("times", len(IN_ENVIRONMENT) + len(IN_SPARK) + 9)
     record_property("outcome", "in no table, log, ledger, event log or summary")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,9 +15,7 @@ import pytest
 from fake_catalogue import DAY_1, Catalogue, row
 from pyspark.sql import SparkSession
 
-from pipeline.config import LeaseConfig
-from pipeline.errors import LeaseError, TablesError
-from pipeline.tables.lease import hold_lease
+from pipeline.errors import TablesError
 from pipeline.tables.ledger import Ledger
 from pipeline.tables.store import TableSet
 from pipeline.tagging.publish import publish_staged
@@ -36,17 +33,6 @@ class Together:
         if self._first:
             self._first = False
             self._barrier.wait(60)
-
-
-def stage(catalogue: Catalogue, run_id: str, rows: list[dict], day: int) -> None:
-    """Stage a run that waits for its lease in vain."""
-    manifest = catalogue.manifest(run_id, rows)
-    somebody = hold_lease(
-        TableSet(catalogue.spark, catalogue.location), "somebody", LeaseConfig(wait_s=0)
-    )
-    with somebody, suppress(LeaseError):
-        at = DAY_1 + timedelta(days=day)
-        catalogue.run(manifest, run_id, at, lease=LeaseConfig(wait_s=0))
 
 
 def publish(catalogue: Catalogue, run_id: str, barrier: threading.Barrier) -> str:
@@ -74,7 +60,8 @@ def test_two_that_publish_at_once_publish_no_image_twice(
         catalogue.run(catalogue.manifest("none", []), "empty", DAY_1)
         both = {"one": [row("a"), row("b")], "two": [row("b", version="2"), row("c")]}
         for day, (run_id, rows) in enumerate(both.items(), 1):
-            stage(catalogue, run_id, rows, day)
+            at = DAY_1 + timedelta(days=day)
+            catalogue.stage(catalogue.manifest(run_id, rows), run_id, at)
         barrier = threading.Barrier(2)
         with ThreadPoolExecutor(2) as pool:
             told += pool.map(publish, [catalogue] * 2, both, [barrier] * 2)

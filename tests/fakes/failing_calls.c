@@ -1,10 +1,9 @@
 /* Calls that change files below one folder fail on purpose. For LD_PRELOAD: the JVM, and Python.
  *
  * FAILING_UNDER    a path; calls outside it are left alone
- * FAILING_CONTROL  a file of four int32, shared by all processes:
+ * FAILING_CONTROL  a file of three int32, shared by all processes:
  *     seen     such calls since the test set it to 0
- *     first    the first that fails, counted from 1; 0: none
- *     last     the last that fails
+ *     failing  the one that fails, counted from 1; 0: none
  *     answer   0: the call is not made; 1: it is made, and its answer is lost
  * LATE_COMMITS_MS  how long a rename to a commit of a Delta log waits before it is made: others come
  *
@@ -23,7 +22,7 @@
 #include <unistd.h>
 
 struct control {
-    int32_t seen, first, last, answer;
+    int32_t seen, failing, answer;
 };
 
 static struct control *control;
@@ -70,7 +69,7 @@ static int fate(void)
     if (control == NULL)
         return 0;
     int number = __sync_add_and_fetch(&control->seen, 1);
-    if (control->first == 0 || number < control->first || number > control->last)
+    if (number != control->failing)
         return 0;
     return control->answer ? 2 : 1;
 }

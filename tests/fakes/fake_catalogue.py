@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from fake_model import TAXONOMY, make_tagger
 
-from pipeline.config import ManifestConfig, TablesConfig
+from pipeline.config import LeaseConfig, ManifestConfig, TablesConfig
 from pipeline.errors import LeaseError
+from pipeline.tables.lease import hold_lease
 from pipeline.tables.schemas import TABLES
+from pipeline.tables.store import TableSet
 from pipeline.tagging.request import RunRequest
 from pipeline.tagging.run import run_tagging
 
@@ -73,6 +76,13 @@ class Catalogue:
     def run(self, manifest: str, run_id: str, as_of: datetime, *, model="fake-1", **options):
         request = self.request(manifest, run_id, as_of, **options)
         return run_tagging(self.spark, request, self.tagger(model))
+
+    def stage(self, manifest: str, run_id: str, as_of: datetime) -> None:
+        """Stage a run and publish nothing: somebody else holds the lease."""
+        at_once = LeaseConfig(wait_s=0)
+        somebody = hold_lease(TableSet(self.spark, self.location), "somebody", at_once)
+        with somebody, suppress(LeaseError):
+            self.run(manifest, run_id, as_of, lease=at_once)
 
     def rows(self, table: str) -> list[dict]:
         """A second reader: delta-rs, not Spark."""

@@ -39,6 +39,13 @@ def write_manifest(path: Path, rows: list[Row]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
 
 
+def draw_night(folder: Path, count: int) -> Path:
+    """Draw photos between damaged inputs; their manifest."""
+    manifest = folder / "night.parquet"
+    write_manifest(manifest, draw_photos(folder, count))
+    return manifest
+
+
 def nightly(tables: Path, manifest: Path, bundle: Path, *more: str) -> list[str]:
     """Arguments of ``tag_nightly``: small chunks, so that there are some to be cut off between."""
     return [
