@@ -1,8 +1,8 @@
 """What the tests of faults share, and their table: what was done, how often, what came of it.
 
 A test names its fault with ``@pytest.mark.fault("...")`` and may say more with the fixture
-``record_property``: ``times`` and ``outcome``. ``--write-faults`` keeps the table in
-docs/reliability.md.
+``record_property``: ``times`` and ``outcome``. ``--write-faults`` keeps the rows
+of the tests that ran in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 
@@ -26,7 +27,9 @@ _FAULT = "fault"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--write-faults", action="store_true", help="keep the table in docs/reliability.md"
+        "--write-faults",
+        action="store_true",
+        help="keep the rows of these tests in docs/reliability.md",
     )
 
 
@@ -44,20 +47,31 @@ def pytest_runtest_makereport(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    rows = [
-        describe(report)
-        for outcome in ("passed", "failed", "error", "skipped")
-        for report in terminalreporter.stats.get(outcome, [])
-        if _FAULT in dict(report.user_properties)
-    ]
+    tests = defaultdict(list)
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            told = dict(report.user_properties)
+            if _FAULT in told:
+                tests[str(told[_FAULT])].append(report)
+    rows = {fault: describe(fault, reports) for fault, reports in tests.items()}
     if not rows:
         return
-    table = "\n".join(["| fault | times | outcome |", "|---|---|---|", *sorted(rows)]) + "\n"
     terminalreporter.section("faults on purpose")
-    terminalreporter.write(table)
+    terminalreporter.write(make_table(rows))
     if config.getoption("--write-faults", default=False):
         before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        DOCUMENT.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+        kept, _, after = rest.partition(END)
+        rows = {row.split(" | ")[0].removeprefix("| "): row for row in kept.splitlines()[2:]} | rows
+        DOCUMENT.write_text(before + BEGIN + make_table(rows) + END + after)
+
+
+def make_table(rows: dict[str, str]) -> str:
+    lines = [
+        "| fault | times | outcome |",
+        "|---|---|---|",
+        *(rows[fault] for fault in sorted(rows)),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 @pytest.fixture(scope="session")
@@ -94,13 +108,17 @@ def spark_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def describe(report: pytest.TestReport) -> str:
-    """A row of the table."""
-    told = dict(report.user_properties)
-    outcome = str(told.get("outcome", "the promise held"))
+def describe(fault: str, reports: list[pytest.TestReport]) -> str:
+    """The row of a fault: times over all of its tests, and what came of them."""
+    times = sum(int(dict(report.user_properties).get("times", 1)) for report in reports)
+    outcomes = dict.fromkeys(map(describe_outcome, reports))  # each once, in order
+    return f"| {fault} | {times} | {'; '.join(outcomes)} |"
+
+
+def describe_outcome(report: pytest.TestReport) -> str:
     if report.failed:
-        outcome = "**the test failed**"
-    elif report.skipped:
+        return "**a test failed**"
+    if report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        outcome = f"skipped: {str(reason).removeprefix('Skipped: ')}"
-    return f"| {told[_FAULT]} | {told.get('times', 1)} | {outcome} |"
+        return f"skipped: {str(reason).removeprefix('Skipped: ')}"
+    return str(dict(report.user_properties).get("outcome", "the promise held"))
