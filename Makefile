@@ -50,8 +50,8 @@ test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not
 test-unit: setup ## Run the tests that need no Java, on all cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/unit --numprocesses=auto --durations=3 -m "not long" $(ARGS)
 
-FUZZ_S ?= 150
-FUZZ_TARGETS := taxonomy bundle uris rows
+FUZZ_S ?= 120
+FUZZ_TARGETS := taxonomy bundle uris rows manifest
 fuzz: setup ## Let a fuzzer try files, uris and rows of strangers; ten minutes, FUZZ_S=10 each for a look
 	test -d .fuzz/atheris || $(UV) pip install --quiet --python $(PY) --target .fuzz "atheris>=3,<4"
 	for target in $(FUZZ_TARGETS); do \

@@ -17,6 +17,8 @@ from demo.nights import FEW_ROWS
 
 ROOT = Path(__file__).parents[2]
 FAKES = ROOT / "tests" / "fakes"
+# A JVM that lives long enough to compile what is hot.
+SETTINGS = (*FEW_ROWS[1:], "spark.driver.extraJavaOptions=-XX:+UseSerialGC -Xmn600m")
 # EVERY_CALL=1 tries them all, and takes hours.
 STEP = 1 if os.environ.get("EVERY_CALL") else 7
 
@@ -41,7 +43,7 @@ def test_a_publish_with_a_failing_call_is_finished_by_the_next(
     control.write_bytes(bytes(12))
     tables = tmp_path / "tables"
     tables.mkdir()
-    settings = [part for setting in FEW_ROWS for part in ("--conf", f"'{setting}'")]
+    settings = [part for setting in SETTINGS for part in ("--conf", f"'{setting}'")]
     environment = {
         **os.environ,
         "LD_PRELOAD": str(failing_calls),

@@ -4,7 +4,8 @@
     tests/fuzz/fuzz_inputs.py TARGET -max_total_time=60   one, with libFuzzer's options
 
 ``taxonomy`` and ``bundle`` are fed as files, ``uris`` to all that reads addresses, ``rows`` as a
-labelled manifest whose images are then loaded. A crash leaves its input in a file that the same
+labelled manifest whose images are then loaded, ``manifest`` as a night's manifest to Spark, its
+bytes damaged at times. A crash leaves its input in a file that the same
 command replays.
 """
 
@@ -16,15 +17,24 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import atheris
 import pyarrow as pa
 import pyarrow.parquet as pq
+from delta import configure_spark_with_delta_pip
+from pyspark.sql import SparkSession
 
 with atheris.instrument_imports(include=["pipeline", "yaml"]):
-    from pipeline.config import DecodeConfig, FetchConfig, LabelledManifestConfig
+    from pipeline.config import (
+        ColumnsConfig,
+        DecodeConfig,
+        FetchConfig,
+        LabelledManifestConfig,
+        ManifestConfig,
+    )
     from pipeline.errors import PipelineError
     from pipeline.images.fetch import Fetcher
     from pipeline.images.loader import ImageLoader, ImageRequest
@@ -41,6 +51,7 @@ with atheris.instrument_imports(include=["pipeline", "yaml"]):
         serialise_info,
     )
     from pipeline.redaction import redact
+    from pipeline.tagging.manifest import manifest_errors, read_manifest
     from pipeline.taxonomy import parse_taxonomy, read_taxonomy
     from pipeline.training.data import read_labelled
 
@@ -190,6 +201,12 @@ def make_cell(source: atheris.FuzzedDataProvider, kind: pa.DataType) -> Any:
         return told if source.ConsumeBool() else source.ConsumeUnicodeNoSurrogates(12)
     if pa.types.is_binary(kind):
         return source.ConsumeBytes(source.ConsumeIntInRange(0, 60))
+    if pa.types.is_struct(kind):
+        return {field.name: make_cell(source, field.type) for field in kind}
+    if pa.types.is_boolean(kind):
+        return source.ConsumeBool()
+    if pa.types.is_temporal(kind):
+        return source.ConsumeInt(3)
     return source.ConsumeInt(4) if pa.types.is_integer(kind) else source.ConsumeFloat()
 
 
@@ -219,11 +236,77 @@ def fuzz_rows(data: bytes) -> None:
         assert [request for request, _ in loader.load(requests)] == requests
 
 
+NIGHT = ManifestConfig(
+    path=str(FOLDER / "night.parquet"), columns=ColumnsConfig(text="text", version="version")
+)
+COLUMNS = ("image_id", "uri", "content", "text", "version", "deleted")
+OTHERS = [pa.bool_(), pa.timestamp("us", "UTC"), pa.date32(), pa.struct({"a": KINDS[0]})]
+USUAL = (KINDS[0], KINDS[0], KINDS[2], KINDS[0], KINDS[0], pa.bool_())
+
+
+@cache
+def open_spark() -> Any:
+    """A session in which a query over a few rows takes a moment."""
+    settings = {
+        "spark.master": "local[1]",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "1",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.session.timeZone": "UTC",
+    }
+    builder = SparkSession.builder.appName("fuzz")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = configure_spark_with_delta_pip(builder).getOrCreate()
+    session.sparkContext.setLogLevel("OFF")
+    return session
+
+
+def damage(source: atheris.FuzzedDataProvider, content: bytes) -> bytes:
+    """A byte flipped here and there, or the end cut off."""
+    damaged = bytearray(content)
+    for _ in range(source.ConsumeIntInRange(1, 4)):
+        damaged[source.ConsumeIntInRange(0, len(damaged) - 1)] ^= source.ConsumeIntInRange(1, 255)
+    if source.ConsumeBool():
+        del damaged[source.ConsumeIntInRange(0, len(damaged) - 1) :]
+    return bytes(damaged)
+
+
+def fuzz_manifest(data: bytes) -> None:
+    """A night's manifest of any columns, types and values, as Spark reads it."""
+    source = atheris.FuzzedDataProvider(data)
+    rows = source.ConsumeIntInRange(0, 5)
+    columns = {}
+    for role, usual in zip(COLUMNS, USUAL, strict=True):
+        if source.ConsumeIntInRange(0, 7) == 0:
+            continue
+        kind = usual if source.ConsumeIntInRange(0, 5) else source.PickValueInList(KINDS + OTHERS)
+        columns[role] = pa.array([make_cell(source, kind) for _ in range(rows)], kind)
+    pq.write_table(pa.table(columns), NIGHT.path)
+    damaged = source.ConsumeIntInRange(0, 3) == 0
+    if damaged:
+        Path(NIGHT.path).write_bytes(damage(source, Path(NIGHT.path).read_bytes()))
+    try:
+        with manifest_errors(NIGHT):
+            found = read_manifest(open_spark(), NIGHT).rows.collect()
+    except PipelineError as error:
+        str(error).encode()
+        return
+    ids = [row["image_id"] for row in found]
+    assert len(set(ids)) == len(ids)
+    if not damaged:
+        assert set(ids) == {str(one) for one in columns["image_id"].to_pylist()}
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "taxonomy": fuzz_taxonomy,
     "bundle": fuzz_bundle,
     "uris": fuzz_uris,
     "rows": fuzz_rows,
+    "manifest": fuzz_manifest,
 }
 
 if __name__ == "__main__":
