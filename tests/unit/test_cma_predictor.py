@@ -125,7 +125,7 @@ def test_mumic_reads_no_text_and_cannot_do_without_images(tmp_path: Path) -> Non
         mumic.predict(None, ["a bed"])
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
 def test_lower_precision_agrees_and_is_another_model_version(
     bundle: Bundle, predictor: Predictor, precision: str
 ) -> None:
