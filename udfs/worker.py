@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyspark import TaskContext
+from pyspark import SparkFiles, TaskContext
 
 from pipeline.config import Device
 from pipeline.errors import BundleError
@@ -41,6 +42,14 @@ def task_cores() -> int | None:
     """Cores of this task; None outside of tasks."""
     context = TaskContext.get()
     return context.cpus() if context is not None else None
+
+
+def application_folder() -> Path | None:
+    """A folder on this machine that all workers of the application share, and that ends with it.
+
+    None outside of tasks.
+    """
+    return Path(SparkFiles.getRootDirectory()) if TaskContext.get() is not None else None
 
 
 def choose_torch_device(device: Device, addresses: Sequence[str]) -> str:
@@ -76,9 +85,15 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
     """
     from pipeline.models.bundle import read_bundle  # noqa: PLC0415
     from pipeline.models.locate import locate_bundle  # noqa: PLC0415
+    from pipeline.models.memory import Memory  # noqa: PLC0415
     from pipeline.models.serving import make_engine  # noqa: PLC0415
 
     model, decode, cores = settings.model, settings.decode, task_cores()
+    folder = application_folder()
+    memory = None
+    if folder is not None and model.remember_images > 0:
+        name = f"results-{settings.model_version}-{settings.taxonomy_version}.sqlite"
+        memory = Memory(folder / name, limit=model.remember_images)
     engine, loader = make_engine(
         read_bundle(locate_bundle(model.uri, model.cache_dir)),
         replace(model, threads=model.threads or cores),
@@ -86,6 +101,7 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
         replace(decode, threads=decode.threads or cores),
         device=device,
         tag_without_image=model.tag_without_image,
+        memory=memory,
     )
     loader.start()  # the preflight finds where that does not work
     return engine
