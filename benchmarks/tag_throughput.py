@@ -48,10 +48,10 @@ WIDTH, HEIGHT = 1152, 864  # 1 megapixel
 DRAWN = 64  # different pictures; the other files are these with other bytes at their end
 
 
-def write_photos(folder: Path, images: int) -> Path:
-    """Photos and their manifest."""
+def write_photos(folder: Path, images: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """Photos of a size in pixels, and their manifest."""
     folder.mkdir()
-    drawn = [draw_photo(WIDTH, HEIGHT, seed) for seed in range(min(DRAWN, images))]
+    drawn = [draw_photo(*size, seed) for seed in range(min(DRAWN, images))]
     rows = []
     for number in range(images):
         path = folder / f"{number}.jpg"
