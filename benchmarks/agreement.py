@@ -81,7 +81,8 @@ Bools = npt.NDArray[np.bool_]
 def train(folder: Path, *, images: int, epochs: int) -> tuple[Bundle, float]:
     """A trained model with calibrated thresholds, and its GAP on test images."""
     drawn = draw_catalogue(folder / "catalogue", images)
-    trained, calibrated = folder / f"trained-{epochs}", folder / f"calibrated-{epochs}"
+    trained = folder / f"trained-{images}-{epochs}"
+    calibrated = trained.with_name(trained.name.replace("trained", "calibrated"))
     architecture = folder / "architecture.json"
     architecture.write_text(json.dumps(ARCHITECTURE))
     if not trained.exists():

@@ -38,12 +38,12 @@ from pipeline.models.int8 import quantize_linears
 Run = Callable[[torch.Tensor], Any]
 
 
-def torch_runs(tower: nn.Module) -> dict[str, Run]:
+def torch_runs(tower: nn.Module, x: torch.Tensor) -> dict[str, Run]:
     """As it comes, and as the job runs it."""
     arranged, eight = copy.deepcopy(tower), copy.deepcopy(tower)
     for one in (arranged, eight):
         arrange_blocks(one, class_token_only=True)
-    quantize_linears(eight, torch.device("cpu"))
+    quantize_linears(eight, torch.device("cpu"), x)
     towers = {"open_clip": tower, "arranged": arranged, "int8": eight}
     return {name: lambda x, one=one: one(x).numpy() for name, one in towers.items()}
 
@@ -114,7 +114,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        runs = torch_runs(tower)
+        runs = torch_runs(tower, x)
         onnx = export(tower, x, Path(folder) / "tower.onnx")
         if importlib.util.find_spec("onnxruntime"):
             runs |= onnx_runs(onnx)

@@ -7,13 +7,14 @@ imported here only when a model is loaded, so that the driver can build UDFs wit
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyspark import SparkFiles, TaskContext
+from pyspark import TaskContext
 
 from pipeline.config import Device
 from pipeline.errors import BundleError
@@ -44,12 +45,13 @@ def task_cores() -> int | None:
     return context.cpus() if context is not None else None
 
 
-def application_folder() -> Path | None:
-    """A folder on this machine that all workers of the application share, and that ends with it.
+def executor_folder() -> Path | None:
+    """A folder that all workers of an executor share, and that ends with it; None without one.
 
-    None outside of tasks.
+    It is where Spark keeps blocks and shuffles.
     """
-    return Path(SparkFiles.getRootDirectory()) if TaskContext.get() is not None else None
+    folders = os.environ.get("SPARK_LOCAL_DIRS", "")
+    return Path(folders.split(",")[0]) if folders and TaskContext.get() is not None else None
 
 
 def choose_torch_device(device: Device, addresses: Sequence[str]) -> str:
@@ -89,11 +91,12 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
     from pipeline.models.serving import make_engine  # noqa: PLC0415
 
     model, decode, cores = settings.model, settings.decode, task_cores()
-    folder = application_folder()
-    memory = None
+    memory, folder = None, executor_folder()
     if folder is not None and model.remember_images > 0:
-        name = f"results-{settings.model_version}-{settings.taxonomy_version}.sqlite"
-        memory = Memory(folder / name, limit=model.remember_images)
+        # of all that decides what becomes of an image's bytes
+        parts = (settings.model_version, settings.taxonomy_version, str(decode.max_pixels))
+        path = folder / f"results-{'-'.join(parts)}.sqlite"
+        memory = Memory(path, limit=model.remember_images)
     engine, loader = make_engine(
         read_bundle(locate_bundle(model.uri, model.cache_dir)),
         replace(model, threads=model.threads or cores),

@@ -100,9 +100,10 @@ class ModelConfig:
         cache_dir: Where remote bundles are kept. Default: a folder in the system's temp folder.
         tag_without_image: Where an image cannot be read, tag it by its text, if the model reads
             texts and the row has one. Its tags have the source ``text``; it keeps its failure.
-        remember_images: Images of an application whose results each machine keeps while it runs: an
-            image with the same bytes as one of them is neither decoded nor encoded. Of 512
-            floats and a hundred labels 3 kB each. 0: none.
+        remember_images: Images whose results each executor keeps in its local folder while it runs:
+            an image with the same bytes as one of them is neither decoded nor encoded. Of 512
+            floats and a hundred labels 3 kB each. 0: none; within a batch the same bytes are
+            encoded once all the same.
     """
 
     uri: str

@@ -153,23 +153,17 @@ class Engine:
             if isinstance(loaded, Generator):
                 loaded.close()
 
-    def recall(self, content_sha256: str, request: ImageRequest) -> Remembered | None:
-        """What is known of an image by its bytes; for loaders, which then need not decode it."""
-        if self._memory is None:
-            return None
-        return self._memory.recall(self._name(content_sha256, request))
-
-    def _name(self, content_sha256: str, request: ImageRequest) -> str:
-        return name_of(content_sha256, request.text if self.predictor.reads_text else None)
-
     def _look_up(self, request: ImageRequest, image: Loaded) -> tuple[Loaded, str | None]:
         """The image, or what is known of it by now; and the name of the result it needs."""
         if not isinstance(image, LoadedImage):
             return image, None
-        known = self.recall(image.content_sha256, request)
+        text = request.text if self.predictor.reads_text else None
+        name = name_of(image.content_sha256, text)
+        # The loader asked before; it may have been encoded since.
+        known = self._memory.recall(name) if self._memory is not None else None
         if known is not None:
             return RememberedImage(image.content_sha256, known), None
-        return image, self._name(image.content_sha256, request)
+        return image, name
 
     def _start(self, batch: _Batch) -> Callable[[], list[Outcome]]:
         """Queue a batch on the device; the returned call waits for its outcomes."""

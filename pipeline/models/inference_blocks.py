@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+# Dimensions of a mask of [B * heads, T, T].
+_OF_EACH_HEAD = 3
+
+
 class InferenceBlock(nn.Module):
     """What an open_clip block computes.
 
@@ -41,7 +45,10 @@ class InferenceBlock(nn.Module):
         self.output = _linear(attention.out_proj.weight, attention.out_proj.bias)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """[B, T, D] to [B, T, D], or to [B, 1, D]; the mask is added to what attention weighs."""
+        """[B, T, D] to [B, T, D], or to [B, 1, D].
+
+        The mask, [T, T] or [B * heads, T, T], is added to what attention weighs.
+        """
         given = self.ln_1(x)
         if self.query is None:
             query, key, value = self.inputs(given).chunk(3, dim=-1)
@@ -50,6 +57,8 @@ class InferenceBlock(nn.Module):
             query = self.query(given[:, :1])
             key, value = self.inputs(given).chunk(2, dim=-1)
         mask = None if attn_mask is None else attn_mask.to(query.dtype)
+        if mask is not None and mask.dim() == _OF_EACH_HEAD:
+            mask = mask.view(-1, self.heads, *mask.shape[1:])
         seen = functional.scaled_dot_product_attention(
             self._split(query), self._split(key), self._split(value), attn_mask=mask
         )

@@ -70,16 +70,18 @@ class Int8Linear(nn.Module):
         return product.addcmul_(least, self.sums).view(*x.shape[:-1], -1)
 
 
-def quantize_linears(tower: nn.Module, device: torch.device) -> None:
+@torch.inference_mode()
+def quantize_linears(tower: nn.Module, device: torch.device, example: Tensor) -> None:
     """Round the linear layers of a tower to eight bits, in place.
 
     Args:
         tower: float32, in eval mode.
         device: Where it is.
+        example: What it takes: it is computed once, to see that it still can be.
 
     Raises:
-        ConfigurationError: It is not on a CPU, the CPU's library is missing, or there is no linear
-            layer in it.
+        ConfigurationError: It is not on a CPU, the CPU's library is missing, there is no linear
+            layer in it, or something reads the weights of one.
     """
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if device.type != "cpu" or not has_onednn:
@@ -89,9 +91,14 @@ def quantize_linears(tower: nn.Module, device: torch.device) -> None:
             got=f"int8 on {device}",
             todo="use bf16 or fp16 on a GPU, fp32 on other CPUs",
         )
-    if not _replace_linears(tower):
+    replaced = _replace_linears(tower)
+    try:
+        tower(example)
+    except (AttributeError, TypeError):
+        replaced = 0
+    if not replaced:
         raise ConfigurationError(
-            "this image tower has no linear layers that eight bits could help",
+            "this image tower cannot be computed in eight bits",
             where="model.precision",
             expected="a vision transformer",
             got=type(tower).__name__,

@@ -1,8 +1,8 @@
 """What a model made of images, by their bytes: whatever is delivered twice is encoded once.
 
-One file on a machine, shared by all workers of an application, which ends with the application: it
-speaks of images that may be erased meanwhile. It keeps what is asked about most lately, and nothing
-depends on it: where it cannot be read or written, images are encoded again.
+One file, shared by all workers of an executor, which ends with the executor: it speaks of images
+that may be erased meanwhile. It keeps the latest results, and nothing depends on it: where it
+cannot be read or written, images are encoded again.
 
 Shapes: L labels, D embedding.
 """
@@ -17,16 +17,22 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.models.predictor import Source
-from pipeline.models.scoring import FloatArray
+if TYPE_CHECKING:
+    from pipeline.models.predictor import Source
+    from pipeline.models.scoring import FloatArray
 
 log = logging.getLogger(__name__)
 
-_SETTINGS = ("journal_mode = WAL", "synchronous = OFF", "busy_timeout = 5000")
+_SETTINGS = (
+    "page_size = 16384",  # several results on each
+    "journal_mode = WAL",
+    "synchronous = OFF",
+    "busy_timeout = 500",
+)
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY, name TEXT UNIQUE, width INT,"
     " height INT, scores BLOB, embedding BLOB, rest TEXT)"
@@ -75,11 +81,12 @@ class Memory:
         self._lock = threading.Lock()
         self._file: sqlite3.Connection | None = None
         try:
+            path.touch(mode=0o600)
             self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for setting in _SETTINGS:
                 self._file.execute(f"PRAGMA {setting}")
             self._file.execute(_TABLE)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             self._give_up(error)
 
     def recall(self, name: str) -> Remembered | None:
@@ -89,10 +96,10 @@ class Memory:
                 return None
             try:
                 row = self._file.execute(_SELECT, (name,)).fetchone()
-            except sqlite3.Error as error:
+                return None if row is None else _read(row)
+            except (ValueError, sqlite3.Error) as error:
                 self._give_up(error)
                 return None
-        return None if row is None else _read(row)
 
     def remember(self, results: Iterable[tuple[str, Remembered]]) -> None:
         """Keep results under their names; those that are known already stay as they are."""
@@ -106,7 +113,10 @@ class Memory:
                 self._file.execute(_FORGET, (self._limit,))
                 self._file.execute("COMMIT")
             except sqlite3.Error as error:
-                self._give_up(error)
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    self._give_up(error)
+                elif self._file.in_transaction:  # others write: these are not kept
+                    self._file.execute("ROLLBACK")
 
     def close(self) -> None:
         """Forget the file; nothing is known afterwards, nor kept."""
@@ -115,7 +125,7 @@ class Memory:
                 self._file.close()
                 self._file = None
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         log.warning("images delivered twice are encoded twice: %s", error)
         if self._file is not None:
             self._file.close()

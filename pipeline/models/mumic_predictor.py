@@ -63,7 +63,7 @@ class MumicPredictor(Predictor):
         self.bias = bias
         self.label_embeddings = label_embeddings
         self._mumic = mumic
-        self._prepare_tower(mumic.clip.visual, class_token_only=True)
+        self._prepare_tower(mumic.clip.visual, mumic.clip.visual, class_token_only=True)
 
     def score(self, embeddings: FloatArray) -> FloatArray:
         """Scores of stored embeddings, [B, D] to [B, L], both float32."""

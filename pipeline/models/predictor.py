@@ -226,12 +226,21 @@ class Predictor(ABC):
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
 
-    def _prepare_tower(self, tower: nn.Module, *, class_token_only: bool) -> None:
-        """Arrange it for inference; convert weights once, so that autocast need not each time."""
+    def _prepare_tower(
+        self, tower: nn.Module, image_tower: nn.Module, *, class_token_only: bool
+    ) -> None:
+        """Arrange it for inference; convert weights once, so that autocast need not each time.
+
+        Args:
+            tower: What computes in the precision: the image tower, or both.
+            image_tower: What computes in int8.
+            class_token_only: As :func:`arrange_blocks` has it.
+        """
         tower.to(memory_format=torch.channels_last)
         arrange_blocks(tower, class_token_only=class_token_only)
         if self._precision == "int8":
-            quantize_linears(tower, self._device)
+            size = (self.preprocessing.height, self.preprocessing.width)
+            quantize_linears(image_tower, self._device, torch.zeros(1, 3, *size))
         if self._dtype != torch.float32:
             convert_weights_to_lp(tower, dtype=self._dtype)
 

@@ -12,7 +12,7 @@ from pipeline.models.cma_bundle import load_cma_clip
 from pipeline.models.cma_predictor import CmaClipPredictor
 from pipeline.models.device import choose_device
 from pipeline.models.engine import Engine
-from pipeline.models.memory import Memory, Remembered
+from pipeline.models.memory import Memory, Remembered, name_of
 from pipeline.models.mumic_predictor import MumicPredictor
 from pipeline.models.predictor import Predictor
 
@@ -100,7 +100,8 @@ def make_engine(
     )
 
     def recall(content_sha256: str, request: ImageRequest) -> Remembered | None:
-        return engine.recall(content_sha256, request)
+        text = request.text if predictor.reads_text else None
+        return None if memory is None else memory.recall(name_of(content_sha256, text))
 
     loader = ImageLoader(
         fetch,

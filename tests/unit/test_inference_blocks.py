@@ -52,6 +52,8 @@ def test_a_block_sees_no_further_than_its_mask() -> None:
     x = torch.randn(2, 5, 32)
     mask = torch.full((5, 5), -torch.inf).triu(1)
     ours = InferenceBlock(block)(x, attn_mask=mask)
+    of_each = mask.expand(2 * 4, 5, 5)  # as for padding
+    torch.testing.assert_close(InferenceBlock(block)(x, attn_mask=of_each), ours)
     torch.testing.assert_close(ours, block(x, attn_mask=mask), atol=1e-5, rtol=1e-5)
     x[:, 3:] = 0
     again = InferenceBlock(block)(x, attn_mask=mask)

@@ -86,12 +86,18 @@ def test_what_is_no_number_stays_none() -> None:
 
 def test_what_holds_no_linear_layer_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="expected a vision transformer; got Conv2d"):
-        quantize_linears(nn.Conv2d(3, 4, 1), torch.device("cpu"))
+        quantize_linears(nn.Conv2d(3, 4, 1), torch.device("cpu"), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_tower_whose_weights_are_read_elsewhere_is_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, "resnet")  # its attention pool takes weights out of layers
+    with pytest.raises(ConfigurationError, match=r"expected a vision .* got Modified"):
+        load_predictor(bundle, device="cpu", precision="int8", scaled_decoding=True)
 
 
 def test_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="got int8 on cuda:0"):
-        quantize_linears(make_linear(), torch.device("cuda:0"))
+        quantize_linears(make_linear(), torch.device("cuda:0"), torch.zeros(1, 64))
 
 
 @pytest.mark.parametrize("kind", ["vit", "siglip"])

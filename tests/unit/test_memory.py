@@ -119,6 +119,35 @@ def test_a_file_that_breaks_later_is_told_once(
     assert len(caplog.records) == 1
 
 
+def test_a_result_that_makes_no_sense_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory(tmp_path / "m", limit=10)
+    memory.remember([("a", make_result())])
+    with sqlite3.connect(tmp_path / "m") as other:
+        other.execute("UPDATE results SET rest = '{'")
+    with caplog.at_level(logging.WARNING):
+        assert memory.recall("a") is None
+    assert len(caplog.records) == 1
+
+
+def test_while_others_write_for_long_nothing_is_kept_and_nobody_gives_up(tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "m", limit=10)
+    other = sqlite3.connect(tmp_path / "m", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    memory.remember([("a", make_result())])
+    other.execute("ROLLBACK")
+    assert memory.recall("a") is None
+    memory.remember([("b", make_result())])
+    assert_same(memory.recall("b"), make_result())
+    other.close()
+
+
+def test_others_on_the_machine_cannot_read_it(tmp_path: Path) -> None:
+    Memory(tmp_path / "m", limit=10)
+    assert (tmp_path / "m").stat().st_mode & 0o077 == 0
+
+
 def test_a_closed_memory_knows_nothing(tmp_path: Path) -> None:
     memory = Memory(tmp_path / "m", limit=10)
     memory.close()
