@@ -17,7 +17,6 @@ from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTra
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 # Dimensions of a mask of [B * heads, T, T].
 _OF_EACH_HEAD = 3
 
