@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from PIL import Image
 from pyspark.sql import SparkSession
 
 from jobs.tag_nightly import main
@@ -124,40 +121,6 @@ def test_a_column_named_but_missing_gets_one_line(run, tmp_path):
     pq.write_table(pa.table(one_row(image_id="a", uri="/x")), tmp_path / "manifest.parquet")
     code, told = run("--manifest.columns.text=title")
     assert (code, "no column 'title'" in told) == (1, True)
-
-
-def test_the_same_bytes_are_encoded_once_by_all_workers(spark, run, tmp_path):
-    random = np.random.default_rng(43)  # bytes that no other test of this session has
-    photos = [random.integers(0, 256, (24, 32, 3), dtype=np.uint8) for _ in range(3)]
-    rows = []
-    for number in range(40):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(photos[number % 3]).save(path)
-        rows.append({"image_id": f"i{number}", "uri": str(path)})
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "manifest.parquet")
-    before = count_remembered(spark)
-    assert run("--stage.partition_rows=8")[0] == 0
-    assert count_remembered(spark) - before == 3
-    images = DeltaTable(str(tmp_path / "tables" / "images")).to_pyarrow_table().to_pylist()
-    assert [row["status"] for row in images] == ["tagged"] * 40
-    assert len({row["content_sha256"] for row in images}) == 3
-    assert {(row["width"], row["height"]) for row in images} == {(32, 24)}
-    tables = DeltaTable(str(tmp_path / "tables" / "image_embeddings")).to_pyarrow_table()
-    by_id = {row["image_id"]: row["embedding"] for row in tables.to_pylist()}
-    for number in range(40):
-        assert by_id[f"i{number}"] == pytest.approx(by_id[f"i{number % 3}"], abs=1e-5)
-
-    assert run("--run_id=again", "--force", "--model.remember_images=0")[0] == 0
-    assert count_remembered(spark) - before == 3
-
-
-def count_remembered(spark: SparkSession) -> int:
-    """Results that the workers of this session keep, of whichever models."""
-    counts = []
-    for path in Path(spark.conf.get("spark.local.dir")).glob("blockmgr-*/results-*.sqlite"):
-        with sqlite3.connect(path) as file:
-            counts += file.execute("SELECT count(*) FROM results").fetchone()
-    return sum(counts)
 
 
 def test_a_bundle_with_one_byte_changed_is_refused(run, tiny_bundle, tmp_path):
