@@ -5,7 +5,7 @@
 Random weights and random input; one thread; in turns. Seconds are the process's own on the CPU, so
 that whatever else runs on the machine counts little. ``open_clip`` is the tower as it comes,
 ``arranged`` as the job runs it in fp32, ``int8`` as it runs it in int8. ONNX Runtime and OpenVINO
-join where they are importable (``pip install --target F onnx onnxruntime openvino nncf``, then
+join where they are installed (``pip install --target F onnx onnxruntime openvino nncf``, then
 ``PYTHONPATH=F``); they run the arranged tower, once in fp32 and once in eight bits as each of them
 quantises. ``cosine`` is the mean one with open_clip's rows after the means are subtracted. The last
 line is the result as JSON: images/s, and as a ratio to open_clip.
@@ -115,10 +115,9 @@ def main() -> None:
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         runs = torch_runs(tower, x)
-        onnx = export(tower, x, Path(folder) / "tower.onnx")
-        if importlib.util.find_spec("onnxruntime"):
+        if importlib.util.find_spec("onnx"):
+            onnx = export(tower, x, Path(folder) / "tower.onnx")
             runs |= onnx_runs(onnx)
-        if importlib.util.find_spec("openvino"):
             runs |= openvino_runs(onnx, x)
         for number in range(asked.rounds + 1):
             for name, run in runs.items():

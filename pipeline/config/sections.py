@@ -92,7 +92,7 @@ class ModelConfig:
         device: ``auto`` takes the GPU Spark assigned to the task, else the first GPU, else the CPU.
             ``cuda`` refuses to run without one.
         precision: Arithmetic of the image tower. Scores are always float32. ``bf16`` and ``fp16``
-            are for GPUs, ``int8`` for CPUs: twice as fast there, and slightly different.
+            are for GPUs, ``int8`` for CPUs: faster there, and slightly different.
         scaled_decoding: Decode JPEGs at the smallest DCT scale that covers the model's input.
             Faster; embeddings differ slightly from a full decode.
         batch_size: Images per forward pass.
