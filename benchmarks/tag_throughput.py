@@ -1,14 +1,14 @@
 """How much of the machine the tagging job uses: its images/s against a bare loop's.
 
-    .venv/bin/python benchmarks/tag_throughput.py [--images 2000] [--rounds 5]
+    .venv/bin/python benchmarks/tag_throughput.py [--images 2000] [--rounds 5] [--precision int8]
 
 The job is the real one: ``tag_nightly`` on ``local[2]`` through spark-submit, ViT-B/32 with random
-weights, fp32, photos of 1 megapixel. Its time is that between the start of the first and the end of
-the last task of tagging, from Spark's own event log. The bare loop is what one would write without
-Spark: two processes, one thread each, read, decode and preprocess the same files in the same way,
-and run the same image tower in batches of the same size; its time runs from the first read to the
-last embedding, the model being loaded before. Rounds are interleaved, and the ratio's median is the
-result, the last line as JSON.
+weights, in ``--precision``, photos of 1 megapixel. Its time is that between the start of the first
+and the end of the last task of tagging, from Spark's own event log. The bare loop is what one would
+write without Spark: two processes, one thread each, read, decode and preprocess the same files in
+the same way, and run open_clip's image tower in fp32 in batches of the same size; its time runs
+from the first read to the last embedding, the model being loaded before. Rounds are interleaved,
+and the ratio's median is the result, the last line as JSON.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ WIDTH, HEIGHT = 1152, 864  # 1 megapixel
 DRAWN = 64  # different pictures; the other files are these with other bytes at their end
 
 
-def write_photos(folder: Path, images: int) -> Path:
-    """Photos and their manifest."""
+def write_photos(folder: Path, images: int, *, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """Photos of a size in pixels, and their manifest."""
     folder.mkdir()
-    drawn = [draw_photo(WIDTH, HEIGHT, seed) for seed in range(min(DRAWN, images))]
+    drawn = [draw_photo(*size, seed) for seed in range(min(DRAWN, images))]
     rows = []
     for number in range(images):
         path = folder / f"{number}.jpg"
@@ -113,7 +113,7 @@ def time_loop(bundle: Path, manifest: Path) -> float:
     return len(uris) / (max(end for _, end in times) - min(begin for begin, _ in times))
 
 
-def time_job(bundle: Path, manifest: Path, folder: Path) -> float:
+def time_job(bundle: Path, manifest: Path, folder: Path, *more: str) -> float:
     """Images per second of the job, between the start of the first and the end of the last task."""
     (folder / "events").mkdir(parents=True)
     command = [
@@ -130,6 +130,7 @@ def time_job(bundle: Path, manifest: Path, folder: Path) -> float:
         f"--model.uri={bundle}",
         f"--model.batch_size={BATCH}",
         "--log.progress=false",
+        *more,
     ]
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     environment.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--architecture", default="ViT-B-32")
+    parser.add_argument("--precision", default="fp32")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tag-throughput-") as name:
         folder = Path(name)
@@ -171,12 +173,14 @@ def main() -> None:
         job, bare = [], []
         for number in tqdm(range(asked.rounds), unit="round", file=sys.stderr):
             bare.append(time_loop(bundle, manifest))
-            job.append(time_job(bundle, manifest, folder / f"round-{number}"))
+            precision = f"--model.precision={asked.precision}"
+            job.append(time_job(bundle, manifest, folder / f"round-{number}", precision))
             print(f"round {number + 1}: job {job[-1]:.2f}, loop {bare[-1]:.2f}", file=sys.stderr)
     ratios = [mine / theirs for mine, theirs in zip(job, bare, strict=True)]
     result = {
         "benchmark": "tag_throughput",
         "architecture": asked.architecture,
+        "precision": asked.precision,
         "images": asked.images,
         "rounds": asked.rounds,
         "ratio": round(statistics.median(ratios), 3),

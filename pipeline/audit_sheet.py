@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw
 
 from pipeline.config import DecodeConfig, FetchConfig
-from pipeline.images.loader import ImageLoader, ImageRequest, LoadedImage
+from pipeline.images.loader import ImageLoader, ImageRequest, LoadedImage, RememberedImage
 from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Failure, Reason
 from pipeline.lettering import font, shorten, wrap
@@ -50,12 +50,12 @@ def load_pictures(
     size = Preprocessing(size=(_TILE_HEIGHT, _TILE_WIDTH))
     requests = [ImageRequest(uri, uri, None) for uri in uris]
     with ImageLoader(fetch, decode, size, scaled_decoding=True) as loader:
-        return {
-            request.key: Image.fromarray(loaded.pixels)
-            if isinstance(loaded, LoadedImage)
-            else loaded.failure
-            for request, loaded in loader.load(requests)
-        }
+        loaded = {request.key: image for request, image in loader.load(requests)}
+    return {
+        uri: Image.fromarray(image.pixels) if isinstance(image, LoadedImage) else image.failure
+        for uri, image in loaded.items()
+        if not isinstance(image, RememberedImage)  # nothing is remembered here
+    }
 
 
 def draw_sheet(review: Review, pictures: Mapping[str, Picture]) -> bytes:

@@ -7,9 +7,11 @@ imported here only when a model is loaded, so that the driver can build UDFs wit
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark import TaskContext
@@ -41,6 +43,15 @@ def task_cores() -> int | None:
     """Cores of this task; None outside of tasks."""
     context = TaskContext.get()
     return context.cpus() if context is not None else None
+
+
+def executor_folder() -> Path | None:
+    """A folder that all workers of an executor share, and that ends with it; None without one.
+
+    It is where Spark keeps blocks and shuffles.
+    """
+    folders = os.environ.get("SPARK_LOCAL_DIRS", "")
+    return Path(folders.split(",")[0]) if folders and TaskContext.get() is not None else None
 
 
 def choose_torch_device(device: Device, addresses: Sequence[str]) -> str:
@@ -76,9 +87,16 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
     """
     from pipeline.models.bundle import read_bundle  # noqa: PLC0415
     from pipeline.models.locate import locate_bundle  # noqa: PLC0415
+    from pipeline.models.memory import Memory  # noqa: PLC0415
     from pipeline.models.serving import make_engine  # noqa: PLC0415
 
     model, decode, cores = settings.model, settings.decode, task_cores()
+    memory, folder = None, executor_folder()
+    if folder is not None and model.remember_images > 0:
+        # of all that decides what becomes of an image's bytes
+        parts = (settings.model_version, settings.taxonomy_version, str(decode.max_pixels))
+        path = folder / f"results-{'-'.join(parts)}.sqlite"
+        memory = Memory(path, limit=model.remember_images)
     engine, loader = make_engine(
         read_bundle(locate_bundle(model.uri, model.cache_dir)),
         replace(model, threads=model.threads or cores),
@@ -86,6 +104,7 @@ def load_engine(settings: TaggerSettings, device: str) -> Engine:
         replace(decode, threads=decode.threads or cores),
         device=device,
         tag_without_image=model.tag_without_image,
+        memory=memory,
     )
     loader.start()  # the preflight finds where that does not work
     return engine

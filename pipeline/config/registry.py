@@ -36,7 +36,8 @@ class InferenceConfig:
 
     Attributes:
         device: ``auto`` takes the first GPU, else the CPU. ``cuda`` refuses to run without one.
-        precision: Arithmetic of the image tower. Scores are always float32.
+        precision: Arithmetic of the image tower. Scores are always float32. ``bf16`` and ``fp16``
+            are for GPUs, ``int8`` for CPUs.
         scaled_decoding: Decode JPEGs at the smallest DCT scale that covers the model's input.
         batch_size: Images per forward pass.
         threads: Torch threads on a CPU. Default: as torch chooses.

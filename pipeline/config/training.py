@@ -12,8 +12,8 @@ from pipeline.config.sections import (
     DecodeConfig,
     Device,
     FetchConfig,
+    FloatPrecision,
     LogConfig,
-    Precision,
 )
 
 
@@ -75,7 +75,7 @@ class OptimizerConfig:
     ema_decay: float = 0.0
     patience: int | None = None
     interpolation: float = 1.0
-    precision: Precision = "fp32"
+    precision: FloatPrecision = "fp32"
     image_tower: bool = True
     text_tower: bool = True
     seed: int = 0

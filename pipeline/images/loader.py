@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,21 @@ class UnreadableImage:
     content_sha256: str | None
 
 
-Loaded = LoadedImage | UnreadableImage
+@dataclass(frozen=True, slots=True)
+class RememberedImage:
+    """An image of whose bytes is known what is wanted of them; it was not decoded.
+
+    Attributes:
+        content_sha256: Of the file's bytes, in hex.
+        known: What ``recall`` gave.
+    """
+
+    content_sha256: str
+    known: Any
+
+
+Loaded = LoadedImage | UnreadableImage | RememberedImage
+Recall = Callable[[str, ImageRequest], Any]
 
 
 class ImageLoader:
@@ -91,6 +106,8 @@ class ImageLoader:
         decode: How bytes become pixels.
         preprocessing: The model's input.
         scaled_decoding: Decode JPEGs at the smallest scale that covers the model's input.
+        recall: From the hash of an image's bytes and its request to what is known of them, or None.
+            Called from several threads.
     """
 
     def __init__(
@@ -99,7 +116,9 @@ class ImageLoader:
         decode: DecodeConfig,
         preprocessing: Preprocessing,
         scaled_decoding: bool,
+        recall: Recall | None = None,
     ) -> None:
+        self._recall = recall
         self._fetch_threads = fetch.threads
         self._decode_threads = decode.threads or _count_cores()
         self._prefetch_images = max(1, decode.prefetch_images)
@@ -174,10 +193,13 @@ class ImageLoader:
     ) -> None:
         self.close()
 
-    def _load_bytes(self, content: bytes) -> Loaded:
+    def _load_bytes(self, request: ImageRequest, content: bytes) -> Loaded:
         if not content:
             return UnreadableImage(Failure(Reason.EMPTY, "no bytes"), None)
         sha256 = hashlib.sha256(content).hexdigest()
+        known = self._recall(sha256, request) if self._recall is not None else None
+        if known is not None:
+            return RememberedImage(sha256, known)
         decoded = self._decoder.decode(content)
         if isinstance(decoded, Failure):
             return UnreadableImage(decoded, sha256)
@@ -197,7 +219,7 @@ class _Pipeline:
     def __init__(
         self,
         fetcher: Fetcher,
-        load_bytes: Callable[[bytes], Loaded],
+        load_bytes: Callable[[ImageRequest, bytes], Loaded],
         fetch_threads: int,
         decode_threads: int,
     ) -> None:
@@ -215,9 +237,9 @@ class _Pipeline:
         self._unsettled.add(future)
         future.add_done_callback(self._unsettled.discard)
         if request.content is not None:
-            self._decoding.submit(_settle, future, self._load_bytes, request.content)
+            self._decoding.submit(_settle, future, self._load_bytes, request, request.content)
         elif request.uri:
-            self._fetching.submit(self._fetch, future, request.uri)
+            self._fetching.submit(self._fetch, future, request, request.uri)
         else:
             failure = Failure(Reason.NO_SOURCE, "neither uri nor content")
             future.set_result(UnreadableImage(failure, None))
@@ -233,26 +255,31 @@ class _Pipeline:
         for future in list(self._unsettled):
             future.cancel()
 
-    def _fetch(self, future: Future[Loaded], uri: str) -> None:
+    def _fetch(self, future: Future[Loaded], request: ImageRequest, uri: str) -> None:
         try:
             content = self._fetcher.fetch(uri, cancelled=self._cancelled)
             if isinstance(content, Failure):
                 future.set_result(UnreadableImage(content, None))
             elif self._budget.take(len(content)):
-                self._decoding.submit(_settle, future, self._load_and_give_back, content)
+                self._decoding.submit(_settle, future, self._load_and_give_back, request, content)
         except BaseException as error:  # noqa: BLE001 - raised again where the result is taken
             future.set_exception(error)
 
-    def _load_and_give_back(self, content: bytes) -> Loaded:
+    def _load_and_give_back(self, request: ImageRequest, content: bytes) -> Loaded:
         try:
-            return self._load_bytes(content)
+            return self._load_bytes(request, content)
         finally:
             self._budget.give_back(len(content))
 
 
-def _settle(future: Future[Loaded], load: Callable[[bytes], Loaded], content: bytes) -> None:
+def _settle(
+    future: Future[Loaded],
+    load: Callable[[ImageRequest, bytes], Loaded],
+    request: ImageRequest,
+    content: bytes,
+) -> None:
     try:
-        future.set_result(load(content))
+        future.set_result(load(request, content))
     except BaseException as error:  # noqa: BLE001 - raised again where the result is taken
         future.set_exception(error)
 

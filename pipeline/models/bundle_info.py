@@ -64,6 +64,8 @@ _SELF_KEY = "sha256"
 _SAFE_NAME = re.compile(
     rf"(?:(?:{TOKENIZER_FOLDER}|{TEXT_TOWER_FOLDER})/)?[A-Za-z0-9_][A-Za-z0-9_.-]*"
 )
+# Changes whenever int8 rounds otherwise: embeddings differ then.
+_ROUNDING = "int8-1"
 _VERSION_HEX_DIGITS = 12
 _MAX_INFO_BYTES = 16 << 20
 
@@ -147,7 +149,7 @@ def model_version(info: BundleInfo, *, precision: Precision, scaled_decoding: bo
         "tokenizer": info.tokenizer,
         "logit_scale": info.logit_scale,
         "logit_bias": info.logit_bias,
-        "precision": precision,
+        "precision": _ROUNDING if precision == "int8" else precision,
         "decoder": DECODER,
         "scaled_decoding": scaled_decoding,
     }

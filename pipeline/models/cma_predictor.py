@@ -25,12 +25,12 @@ from pipeline.taxonomy import Taxonomy
 class CmaClipPredictor(Predictor):
     """CMA-CLIP on one device in one precision.
 
-    Both towers and the sequence-wise attention compute in ``precision``; the tasks' attentions,
-    heads and scores are float32 always.
+    Both towers and the sequence-wise attention compute in ``precision`` (of int8 the image tower
+    alone); the tasks' attentions, heads and scores are float32 always.
 
     Args:
-        model: In eval mode, float32, on its device. Its towers' weights are converted in place
-            where the precision is lower.
+        model: In eval mode, float32, on its device. Its towers are arranged for inference
+            in place, their weights converted where the precision is lower.
         tokenizer: The text tower's.
         preprocessing: Mean, std and size of the input.
         taxonomy: Labels in score order.
@@ -61,7 +61,7 @@ class CmaClipPredictor(Predictor):
         )
         self.reads_text = model.reads_text
         self._model = model
-        self._prepare_tower(model.clip)
+        self._prepare_tower(model.clip, model.clip.visual, class_token_only=False)
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embed any texts with the text tower: N texts to [N, D], float32, rows of length 1."""

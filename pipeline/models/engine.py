@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import numpy as np
 
-from pipeline.images.loader import ImageRequest, LoadedImage, UnreadableImage
+from pipeline.images.loader import ImageRequest, Loaded, LoadedImage, RememberedImage
 from pipeline.images.reasons import Failure
+from pipeline.models.memory import Memory, Remembered, name_of
 from pipeline.models.predictor import Prediction, Predictor, Source
 from pipeline.models.scoring import FloatArray
 from pipeline.models.texts import has_text
@@ -55,14 +56,34 @@ class Outcome:
 class Loader(Protocol):
     """What the engine needs of :class:`pipeline.images.loader.ImageLoader`."""
 
-    def load(
-        self, requests: Iterable[ImageRequest]
-    ) -> Iterator[tuple[ImageRequest, LoadedImage | UnreadableImage]]:
+    def load(self, requests: Iterable[ImageRequest]) -> Iterator[tuple[ImageRequest, Loaded]]:
         """One result for each request, in order."""
         ...
 
 
-_Loaded = tuple[ImageRequest, LoadedImage | UnreadableImage]
+_Loaded = tuple[ImageRequest, Loaded]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Images that become outcomes together.
+
+    Attributes:
+        items: Requests and what was loaded.
+        firsts: Names of results to the places of the images that the model has to see.
+        repeats: Places of images with the bytes (and text) of an earlier one, and its place.
+    """
+
+    items: list[_Loaded] = field(default_factory=list)
+    firsts: dict[str, int] = field(default_factory=dict)
+    repeats: dict[int, int] = field(default_factory=dict)
+
+    def add(self, request: ImageRequest, image: Loaded, name: str | None) -> None:
+        """Add an image; ``name`` is that of the result it needs, None where it needs none."""
+        place = len(self.items)
+        self.items.append((request, image))
+        if name is not None and self.firsts.setdefault(name, place) != place:
+            self.repeats[place] = self.firsts[name]
 
 
 class Engine:
@@ -74,6 +95,7 @@ class Engine:
         batch_size: Images per forward pass, at least 1.
         tag_without_image: Predict from the text where the image cannot be read, if the model reads
             texts and there is one. The failure stays.
+        memory: What is known of images by their bytes; None: of other batches nothing is.
     """
 
     def __init__(
@@ -83,6 +105,7 @@ class Engine:
         batch_size: int,
         *,
         tag_without_image: bool = False,
+        memory: Memory | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -90,6 +113,7 @@ class Engine:
         self.loader = loader
         self.batch_size = batch_size
         self._reads_texts_alone = tag_without_image and predictor.reads_text
+        self._memory = memory
         self._most_waiting = _WAITING_BATCHES * batch_size
         # On a GPU one batch computes while the next one is put together.
         self._in_flight = 1 if predictor.device.type == "cuda" else 0
@@ -97,9 +121,9 @@ class Engine:
     def run(self, requests: Iterable[ImageRequest]) -> Iterator[Outcome]:
         """Tag a stream of images.
 
-        Batches are formed across whatever the caller yields; images that failed take no place in
-        them. Requests are pulled in the caller's thread, no further ahead than the loader looks
-        plus the batches that wait.
+        Batches are formed across whatever the caller yields; images that failed, or whose bytes
+        are known, take no place in them. Requests are pulled in the caller's thread, no further
+        ahead than the loader looks plus the batches that wait.
 
         Args:
             requests: Any number, keys need not be unique.
@@ -110,18 +134,16 @@ class Engine:
         Raises:
             ModelError: If the model or its device fails; that is no image's fault.
         """
-        batch: list[_Loaded] = []
-        n_readable = 0
+        batch = _Batch()
         started: deque[Callable[[], list[Outcome]]] = deque()
         loaded = self.loader.load(requests)
         try:
-            for item in loaded:
-                batch.append(item)
-                n_readable += isinstance(item[1], LoadedImage)
-                if n_readable < self.batch_size and len(batch) < self._most_waiting:
+            for request, image in loaded:
+                batch.add(request, *self._look_up(request, image))
+                if len(batch.firsts) < self.batch_size and len(batch.items) < self._most_waiting:
                     continue
                 started.append(self._start(batch))
-                batch, n_readable = [], 0
+                batch = _Batch()
                 while len(started) > self._in_flight:
                     yield from started.popleft()()
             started.append(self._start(batch))
@@ -131,28 +153,46 @@ class Engine:
             if isinstance(loaded, Generator):
                 loaded.close()
 
-    def _start(self, batch: list[_Loaded]) -> Callable[[], list[Outcome]]:
+    def _look_up(self, request: ImageRequest, image: Loaded) -> tuple[Loaded, str | None]:
+        """The image, or what is known of it by now; and the name of the result it needs."""
+        if not isinstance(image, LoadedImage):
+            return image, None
+        text = request.text if self.predictor.reads_text else None
+        name = name_of(image.content_sha256, text)
+        # The loader asked before; it may have been encoded since.
+        known = self._memory.recall(name) if self._memory is not None else None
+        if known is not None:
+            return RememberedImage(image.content_sha256, known), None
+        return image, name
+
+    def _start(self, batch: _Batch) -> Callable[[], list[Outcome]]:
         """Queue a batch on the device; the returned call waits for its outcomes."""
-        outcomes = [_without_results(request, image) for request, image in batch]
-        readable = [place for place, one in enumerate(batch) if isinstance(one[1], LoadedImage)]
+        items = batch.items
+        outcomes = [_without_results(request, image) for request, image in items]
+        seen = list(batch.firsts.values())
         described = [
             place
-            for place, (request, image) in enumerate(batch)
-            if isinstance(image, UnreadableImage) and self._can_read(request)
+            for place, (request, _) in enumerate(items)
+            if outcomes[place].failure is not None and self._can_read(request)
         ]
         waiting: list[tuple[list[int], Callable[[], Prediction]]] = []
-        if readable:
-            images = [image for _, image in batch if isinstance(image, LoadedImage)]
-            pixels = np.stack([image.pixels for image in images])
-            waiting.append((readable, self.predictor.submit(pixels, _texts(batch, readable))))
+        if seen:
+            images = (items[place][1] for place in seen)
+            pixels = np.stack([image.pixels for image in images if isinstance(image, LoadedImage)])
+            waiting.append((seen, self.predictor.submit(pixels, _texts(items, seen))))
         if described:
-            waiting.append((described, self.predictor.submit(None, _texts(batch, described))))
+            waiting.append((described, self.predictor.submit(None, _texts(items, described))))
 
         def finish() -> list[Outcome]:
             for places, wait in waiting:
                 prediction = wait()
                 for row, place in enumerate(places):
                     outcomes[place] = _with_results(outcomes[place], prediction, row)
+            for place, first in batch.repeats.items():
+                outcomes[place] = replace(outcomes[first], key=outcomes[place].key)
+            if self._memory is not None:
+                found = ((name, outcomes[place]) for name, place in batch.firsts.items())
+                self._memory.remember((name, _to_remember(outcome)) for name, outcome in found)
             return outcomes
 
         return finish
@@ -161,14 +201,33 @@ class Engine:
         return self._reads_texts_alone and has_text(request.text)
 
 
-def _texts(batch: list[_Loaded], places: list[int]) -> list[str | None]:
-    return [batch[place][0].text for place in places]
+def _texts(items: list[_Loaded], places: list[int]) -> list[str | None]:
+    return [items[place][0].text for place in places]
 
 
-def _without_results(request: ImageRequest, image: LoadedImage | UnreadableImage) -> Outcome:
-    if isinstance(image, UnreadableImage):
-        return Outcome(request.key, image.failure, image.content_sha256)
-    return Outcome(request.key, None, image.content_sha256, image.width, image.height)
+def _without_results(request: ImageRequest, image: Loaded) -> Outcome:
+    if isinstance(image, LoadedImage):
+        return Outcome(request.key, None, image.content_sha256, image.width, image.height)
+    if isinstance(image, RememberedImage):
+        known: Remembered = image.known
+        return Outcome(
+            request.key,
+            content_sha256=image.content_sha256,
+            width=known.width,
+            height=known.height,
+            scores=known.scores,
+            embedding=known.embedding,
+            source=known.source,
+            modality_weights=known.modality_weights,
+            text_cut=known.text_cut,
+        )
+    return Outcome(request.key, image.failure, image.content_sha256)
+
+
+def _to_remember(outcome: Outcome) -> Remembered:
+    """What another image of the same bytes (and text) needs to know."""
+    known = {one.name: getattr(outcome, one.name) for one in fields(Remembered)}
+    return Remembered(**known)
 
 
 def _with_results(outcome: Outcome, prediction: Prediction, row: int) -> Outcome:

@@ -25,8 +25,8 @@ class MumicPredictor(Predictor):
     The image tower computes in ``precision``; texts, normalisation and scores are float32 always.
 
     Args:
-        mumic: In eval mode, float32, on its device. Its image tower's weights are converted in
-            place where the precision is lower.
+        mumic: In eval mode, float32, on its device. Its image tower is arranged for
+            inference in place, its weights converted where the precision is lower.
         tokenizer: The text tower's.
         preprocessing: Mean, std and size of the input.
         taxonomy: Labels in score order.
@@ -63,7 +63,7 @@ class MumicPredictor(Predictor):
         self.bias = bias
         self.label_embeddings = label_embeddings
         self._mumic = mumic
-        self._prepare_tower(mumic.clip.visual)
+        self._prepare_tower(mumic.clip.visual, mumic.clip.visual, class_token_only=True)
 
     def score(self, embeddings: FloatArray) -> FloatArray:
         """Scores of stored embeddings, [B, D] to [B, L], both float32."""

@@ -23,13 +23,21 @@ from torch import Tensor, nn
 from pipeline.config import Precision
 from pipeline.errors import ModelError
 from pipeline.images.preprocess import Preprocessing
+from pipeline.models.inference_blocks import arrange_blocks
+from pipeline.models.int8 import quantize_linears
 from pipeline.models.labels import TextEncoder, Tokenizer, embed_texts
 from pipeline.models.scoring import FloatArray
 from pipeline.taxonomy import Taxonomy
 
 Source = Literal["image", "text", "both"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# of all but the linear layers that int8 rounds
+_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.float32,
+}
 # Rows are normalised in float32; what is further from length 1 was no direction at all.
 _LENGTH_TOLERANCE = 1e-3
 
@@ -87,6 +95,7 @@ class Predictor(ABC):
         self._encoder = encoder
         self._tokenizer = tokenizer
         self._device = encoder.device
+        self._precision = precision
         self._dtype = _DTYPES[precision]
         self._mean = self._channels(preprocessing.mean)
         self._std = self._channels(preprocessing.std)
@@ -217,9 +226,21 @@ class Predictor(ABC):
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
 
-    def _prepare_tower(self, tower: nn.Module) -> None:
-        """Convert weights once, so that autocast need not for each batch."""
+    def _prepare_tower(
+        self, tower: nn.Module, image_tower: nn.Module, *, class_token_only: bool
+    ) -> None:
+        """Arrange it for inference; convert weights once, so that autocast need not each time.
+
+        Args:
+            tower: What computes in the precision: the image tower, or both.
+            image_tower: What computes in int8.
+            class_token_only: As :func:`arrange_blocks` has it.
+        """
         tower.to(memory_format=torch.channels_last)
+        arrange_blocks(tower, class_token_only=class_token_only)
+        if self._precision == "int8":
+            size = (self.preprocessing.height, self.preprocessing.width)
+            quantize_linears(image_tower, self._device, torch.zeros(1, 3, *size))
         if self._dtype != torch.float32:
             convert_weights_to_lp(tower, dtype=self._dtype)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig, ModelConfig, Precision
-from pipeline.images.loader import ImageLoader
+from pipeline.images.loader import ImageLoader, ImageRequest
 from pipeline.models.bundle import Bundle
 from pipeline.models.bundle_info import model_version
 from pipeline.models.cma_bundle import load_cma_clip
 from pipeline.models.cma_predictor import CmaClipPredictor
 from pipeline.models.device import choose_device
 from pipeline.models.engine import Engine
+from pipeline.models.memory import Memory, Remembered, name_of
 from pipeline.models.mumic_predictor import MumicPredictor
 from pipeline.models.predictor import Predictor
 
@@ -73,6 +74,7 @@ def make_engine(
     *,
     device: str | None = None,
     tag_without_image: bool = False,
+    memory: Memory | None = None,
 ) -> tuple[Engine, ImageLoader]:
     """An engine for a bundle, and its loader, which is to be closed where the process goes on.
 
@@ -83,6 +85,7 @@ def make_engine(
         decode: How bytes become pixels.
         device: In torch's words. Default: what ``inference`` asks for.
         tag_without_image: As :class:`pipeline.models.engine.Engine` has it.
+        memory: As ``tag_without_image``.
 
     Raises:
         BundleError: The model cannot be loaded.
@@ -95,6 +98,23 @@ def make_engine(
         scaled_decoding=inference.scaled_decoding,
         threads=inference.threads,
     )
-    loader = ImageLoader(fetch, decode, bundle.preprocessing, inference.scaled_decoding)
-    engine = Engine(predictor, loader, inference.batch_size, tag_without_image=tag_without_image)
+
+    def recall(content_sha256: str, request: ImageRequest) -> Remembered | None:
+        text = request.text if predictor.reads_text else None
+        return None if memory is None else memory.recall(name_of(content_sha256, text))
+
+    loader = ImageLoader(
+        fetch,
+        decode,
+        bundle.preprocessing,
+        inference.scaled_decoding,
+        recall=None if memory is None else recall,
+    )
+    engine = Engine(
+        predictor,
+        loader,
+        inference.batch_size,
+        tag_without_image=tag_without_image,
+        memory=memory,
+    )
     return engine, loader

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import Precision
+from pipeline.config import FloatPrecision
 from pipeline.models.cma_clip import CmaClip
 from pipeline.taxonomy import Taxonomy
 from pipeline.training.network import Network
@@ -38,7 +38,7 @@ class CmaNetwork(Network):
         *,
         image_tower: bool = True,
         text_tower: bool = True,
-        precision: Precision = "fp32",
+        precision: FloatPrecision = "fp32",
     ) -> None:
         super().__init__(
             image_tower=image_tower and model.reads_image,

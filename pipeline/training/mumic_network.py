@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Precision
+from pipeline.config import FloatPrecision
 from pipeline.models.labels import pool_texts
 from pipeline.models.linear_head import LinearHead
 from pipeline.models.losses import tempered_logits
@@ -43,7 +43,7 @@ class MumicNetwork(Network):
         image_tower: bool = True,
         text_tower: bool = True,
         head: LinearHead | None = None,
-        precision: Precision = "fp32",
+        precision: FloatPrecision = "fp32",
     ) -> None:
         super().__init__(
             image_tower=image_tower, text_tower=text_tower and head is None, precision=precision

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Precision
+from pipeline.config import FloatPrecision
 from pipeline.training.texts import Companions
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,10 +32,10 @@ class Network(nn.Module):
     reads_text: bool = False
     trained: Mapping[str, bool]
 
-    def __init__(self, *, image_tower: bool, text_tower: bool, precision: Precision) -> None:
+    def __init__(self, *, image_tower: bool, text_tower: bool, precision: FloatPrecision) -> None:
         super().__init__()
         self.trained = {"image": image_tower, "text": text_tower}
-        self.precision: Precision = precision
+        self.precision: FloatPrecision = precision
 
     @property
     def clip(self) -> Any:

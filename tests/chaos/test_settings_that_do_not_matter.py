@@ -55,7 +55,8 @@ def test_answers_do_not_depend_on_settings(
         options = [f"{key}={value}" for key, value in chosen.items() if key.startswith("--")]
         of_spark = {key: value for key, value in chosen.items() if not key.startswith("--")}
         with settings(spark, of_spark):
-            assert main([*nightly(tables, manifest, tiny_bundle), *options]) == 0
+            anew = "--model.remember_images=0"
+            assert main([*nightly(tables, manifest, tiny_bundle, anew), *options]) == 0
         assert verify_run(tables, manifest, "night-1").broken == ()
         states.append(read_state(tables))
     first = states[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -196,6 +197,41 @@ def real_settings(
         ModelConfig(uri=str(bundle.path), batch_size=4), FetchConfig(), DecodeConfig()
     )
     return settings
+
+
+def test_the_same_bytes_are_encoded_once_by_all_workers(
+    spark: SparkSession, real_settings: TaggerSettings, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(43)  # pictures no other test of this session has
+    photos = [random.integers(0, 256, (24, 32, 3), dtype=np.uint8) for _ in range(3)]
+    rows = []
+    for number in range(40):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(photos[number % 3]).save(path)
+        rows.append((f"{number:02}", str(path), None, None))
+    schema = "image_id string, uri string, content binary, text string"
+    images = spark.createDataFrame(rows, schema).repartition(6)
+
+    before = count_remembered(spark)
+    found = tag(images, make_tag_image(real_settings)).orderBy("image_id").collect()
+
+    assert count_remembered(spark) - before == 3
+    for number, (_, outcome) in enumerate(found):
+        first = found[number % 3].outcome
+        assert (outcome.reason, outcome.width, outcome.height) == (None, 32, 24)
+        assert outcome.content_sha256 == first.content_sha256
+        assert outcome.embedding == pytest.approx(first.embedding, abs=1e-5)
+        assert [one.label for one in outcome.tags] == [one.label for one in first.tags]
+    assert len({outcome.content_sha256 for _, outcome in found}) == 3
+
+
+def count_remembered(spark: SparkSession) -> int:
+    """Results that the executor of this session keeps, of whichever models."""
+    counts = [0]
+    for path in Path(spark.conf.get("spark.local.dir")).glob("blockmgr-*/results-*.sqlite"):
+        with sqlite3.connect(path) as file:
+            counts += file.execute("SELECT count(*) FROM results").fetchone()
+    return sum(counts)
 
 
 def test_workers_say_what_the_model_says_without_spark(

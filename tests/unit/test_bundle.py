@@ -315,10 +315,10 @@ def test_writing_the_same_model_again_gives_the_same_version(
 def test_the_model_version_knows_the_inference_profile(written: Bundle) -> None:
     versions = {
         model_version(written.info, precision=precision, scaled_decoding=scaled)
-        for precision in ("fp32", "bf16", "fp16")
+        for precision in ("fp32", "bf16", "fp16", "int8")
         for scaled in (True, False)
     }
-    assert len(versions) == 6
+    assert len(versions) == 8
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_mumic_reads_no_text_and_cannot_do_without_images(tmp_path: Path) -> Non
         mumic.predict(None, ["a bed"])
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
 def test_lower_precision_agrees_and_is_another_model_version(
     bundle: Bundle, predictor: Predictor, precision: str
 ) -> None:
@@ -137,6 +137,17 @@ def test_lower_precision_agrees_and_is_another_model_version(
     assert lower.model_version != predictor.model_version
     cosines = (lower.embed_texts(["a pool"]) * predictor.embed_texts(["a pool"])).sum()
     assert cosines > 0.999
+
+
+@pytest.mark.parametrize("kind", ["vit", "siglip"])
+def test_eight_bits_are_for_the_image_tower_alone(tmp_path: Path, kind: str) -> None:
+    bundle = make_cma_bundle(tmp_path, kind)
+    eight, full = load(bundle, "int8"), load(bundle)
+    size = full.preprocessing.height
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    ours, theirs = (one.predict(pixels, ["a bed", None]) for one in (eight, full))
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=0.03)
+    np.testing.assert_allclose(eight.embed_texts(["a"]), full.embed_texts(["a"]), atol=1e-6)
 
 
 def test_there_is_no_zero_shot_score(predictor: Predictor) -> None:

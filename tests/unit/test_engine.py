@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.images.loader import ImageLoader, ImageRequest, LoadedImage, UnreadableImage
 from pipeline.images.reasons import Failure, Reason
 from pipeline.models.engine import Engine, Outcome
+from pipeline.models.memory import Memory
 from pipeline.models.mumic_predictor import MumicPredictor
 from pipeline.models.predictor import Prediction, Predictor
 from pipeline.models.serving import load_predictor
@@ -135,6 +137,74 @@ def test_an_image_goes_through_the_model_once(predictor: Predictor) -> None:
     counting = _CountingPredictor(predictor)
     run(counting, [f"good {i}" for i in range(10)])
     assert counting.batches == [4, 4, 2]
+
+
+class _SameBytes(_FakeLoader):
+    """The last word of a key stands for the bytes: ``1 good a`` and ``2 good a`` have the same."""
+
+    def _load(self, request: ImageRequest) -> tuple[ImageRequest, LoadedImage | UnreadableImage]:
+        _, same = super()._load(replace(request, key=request.key.partition(" ")[2]))
+        return request, same
+
+
+def run_repeated(
+    predictor: Predictor, keys: list[str], *, memory: Memory | None = None, text: str | None = None
+) -> tuple[list[Outcome], list[int]]:
+    counting = _CountingPredictor(predictor)
+    requests = (ImageRequest(key=key, uri=key, content=None, text=text) for key in keys)
+    outcomes = list(Engine(counting, _SameBytes(), 4, memory=memory).run(requests))
+    assert [outcome.key for outcome in outcomes] == keys
+    return outcomes, counting.batches
+
+
+def test_the_same_bytes_go_through_the_model_once_in_a_batch(predictor: Predictor) -> None:
+    keys = [f"{i} good {'abc'[i % 3]}" for i in range(9)]
+    outcomes, batches = run_repeated(predictor, keys)
+    assert sum(batches) == 3
+    for outcome in outcomes:
+        (alone,), _ = run_repeated(predictor, [outcome.key])
+        assert (outcome.width, outcome.content_sha256) == (alone.width, alone.content_sha256)
+        np.testing.assert_allclose(outcome.embedding, alone.embedding, atol=1e-5)
+        np.testing.assert_allclose(outcome.scores, alone.scores, atol=1e-5)
+
+
+def test_with_a_memory_they_go_through_it_once_ever(predictor: Predictor, tmp_path: Path) -> None:
+    keys = [f"{i} good {i % 7}" for i in range(40)] + ["0 bad 1", "1 bad 1"]
+    unaided, _ = run_repeated(predictor, keys)
+    outcomes, batches = run_repeated(predictor, keys, memory=Memory(tmp_path / "m", limit=100))
+    assert sum(batches) == 7
+    again, batches = run_repeated(predictor, keys, memory=Memory(tmp_path / "m", limit=100))
+    assert batches == []
+    for one, two, three in zip(outcomes, again, unaided, strict=True):
+        assert one.failure == two.failure == three.failure
+        assert one.source == two.source == three.source
+        if one.failure is None:
+            assert (one.width, one.height) == (two.width, two.height) == (three.width, 7)
+            np.testing.assert_array_equal(one.embedding, two.embedding)
+            np.testing.assert_allclose(one.embedding, three.embedding, atol=1e-5)
+            np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_texts_matter_where_they_are_read(predictor: Predictor, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "m", limit=100)
+    for text in ("a bed", "a pool", None):
+        run_repeated(predictor, ["0 good a"], memory=memory, text=text)
+    assert sum(run_repeated(predictor, ["1 good a"], memory=memory, text="other")[1]) == 0
+    reading = _CountingPredictor(predictor)
+    reading.reads_text = True
+    requests = [
+        ImageRequest(key=f"{i} good b", uri="u", content=None, text=text)
+        for i, text in enumerate(["a bed", "a pool", None, "a bed", None])
+    ]
+    assert len(list(Engine(reading, _SameBytes(), 8, memory=memory).run(requests))) == 5
+    assert reading.batches == [3]
+
+
+def test_a_long_run_of_repeats_does_not_pile_up(predictor: Predictor) -> None:
+    loader = _SameBytes()
+    outcomes = Engine(predictor, loader, 4).run(make_requests(f"{i} good" for i in range(1000)))
+    assert next(outcomes).embedding is not None
+    assert loader.pulled <= 4 * 4 + AHEAD + 1
 
 
 def test_a_long_run_of_failures_does_not_pile_up(predictor: Predictor) -> None:

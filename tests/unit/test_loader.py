@@ -20,7 +20,13 @@ from pipeline.images import decoder as decoder_module
 from pipeline.images import loader as loader_module
 from pipeline.images.decode import DecodedImage, decode
 from pipeline.images.fetch import Fetcher
-from pipeline.images.loader import ImageLoader, ImageRequest, LoadedImage, UnreadableImage
+from pipeline.images.loader import (
+    ImageLoader,
+    ImageRequest,
+    LoadedImage,
+    RememberedImage,
+    UnreadableImage,
+)
 from pipeline.images.preprocess import Preprocessing, make_pixels
 from pipeline.images.reasons import Failure, Reason
 
@@ -97,6 +103,24 @@ def test_scaled_decoding_takes_the_smallest_scale_that_covers(requests: list[Ima
     assert (image.pixels == expected_pixels(JPEGS[0], cover=32)).all()
     assert (image.pixels != expected_pixels(JPEGS[0])).any()
     assert (image.width, image.height) == (160, 120)
+
+
+def test_what_is_known_of_bytes_is_not_decoded(requests: list[ImageRequest]) -> None:
+    asked = []
+
+    def recall(content_sha256: str, request: ImageRequest) -> str | None:
+        asked.append(request.key)
+        return f"known {request.key}" if request.key in ("image-2", "image-3") else None
+
+    loader = ImageLoader(FETCH, DECODE, PREPROCESSING, scaled_decoding=False, recall=recall)
+    loaded = list(loader.load(requests))
+    assert sorted(asked) == sorted(request.key for request in requests)
+    for number, (request, image) in enumerate(loaded):
+        sha256 = hashlib.sha256(JPEGS[number]).hexdigest()
+        if number in (2, 3):
+            assert image == RememberedImage(sha256, f"known {request.key}")
+        else:
+            assert isinstance(image, LoadedImage)
 
 
 @pytest.mark.parametrize("place", range(12))
@@ -177,11 +201,11 @@ def test_images_held_in_memory_are_bounded_however_slow_the_consumer(
     lock = threading.Lock()
     original = ImageLoader._load_bytes
 
-    def count(self: ImageLoader, content: bytes) -> object:
+    def count(self: ImageLoader, request: ImageRequest, content: bytes) -> object:
         nonlocal made
         with lock:
             made += 1
-        return original(self, content)
+        return original(self, request, content)
 
     monkeypatch.setattr(ImageLoader, "_load_bytes", count)
     loader = make_loader(decode=replace(DECODE, prefetch_images=3))
@@ -198,9 +222,9 @@ def test_bytes_that_wait_for_a_decoder_are_bounded(
     def fetch(self: Fetcher, uri: str, **_: object) -> bytes:
         return JPEGS[int(uri)]
 
-    def watch(self: ImageLoader, content: bytes) -> object:
+    def watch(self: ImageLoader, request: ImageRequest, content: bytes) -> object:
         time.sleep(0.01)
-        return original(self, content)
+        return original(self, request, content)
 
     original = ImageLoader._load_bytes
     take = loader_module._ByteBudget.take
