@@ -31,8 +31,9 @@ from pipeline.images.web import WebReader
 
 # Tried again at once. What is missing or forbidden now is so a second later: the next run asks.
 _PASSING = frozenset({Reason.SERVER_ERROR, Reason.FETCH_TIMEOUT, Reason.FETCH_FAILED})
-# A server that asks for more is left alone until the next run.
-MAX_WAIT_S = 30.0
+# A server that asks for more is left alone until the next run. Longer pauses would make a worker
+# whose hosts are all slow look as if it hung: see docs/decisions/python-workers.md.
+MAX_WAIT_S = 10.0
 
 
 class Fetcher:
@@ -124,7 +125,10 @@ class Fetcher:
             raise UnusableImageError(Reason.FETCH_FAILED, type(error).__name__) from error
 
     def _choose_pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: what the server asked for, else doubled; jittered."""
+        """Seconds before the next attempt: what the server asked for, else doubled; jittered.
+
+        At most MAX_WAIT_S + fetch.backoff_s.
+        """
         backoff_s = self._config.backoff_s
         pause_s = wait_exponential(multiplier=backoff_s, max=MAX_WAIT_S)(state)
         error = state.outcome.exception() if state.outcome else None
