@@ -23,7 +23,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
 from pipeline.config import FetchConfig
-from pipeline.images.attempt import Attempt
+from pipeline.images.attempt import Attempt, check_size
 from pipeline.images.places import AllowList, LocalPlace, ObjectPlace, Place, parse_place
 from pipeline.images.reasons import Failure, Reason, UnusableImageError
 from pipeline.images.storage import ObjectReader, read_local
@@ -93,6 +93,21 @@ class Fetcher:
             if tries == 1:
                 return error.failure
             return Failure(error.failure.reason, f"{error.failure.detail} ({tries} attempts)")
+
+    def take(self, content: bytes) -> bytes | Failure:
+        """Bytes that are here already, as a manifest's, under the limit of those that are fetched.
+
+        Args:
+            content: The file.
+
+        Returns:
+            The bytes, or ``too_large``.
+        """
+        try:
+            check_size(len(content), self._config.max_bytes)
+        except UnusableImageError as error:
+            return error.failure
+        return content
 
     def close(self) -> None:
         """Closes the connections that wait to be used again. The fetcher can still be used."""
