@@ -121,7 +121,8 @@ class Fetcher:
         )
         try:
             if isinstance(place, LocalPlace):
-                return read_local(self._allowed.resolve(place), attempt)
+                real = self._allowed.resolve(place)
+                return read_local(real, attempt, self._allowed.check_file)
             if isinstance(place, ObjectPlace):
                 self._allowed.check_object(place)
                 return self._objects.read(place, attempt)

@@ -7,6 +7,7 @@ import os
 import pickle
 import socket
 import ssl
+import sys
 import threading
 import time
 import tracemalloc
@@ -195,6 +196,32 @@ def test_roots_hold_after_symbolic_links_and_dots(tmp_path: Path) -> None:
     for root in (str(allowed), f"{allowed}/", str(tmp_path / "root"), f"file://{allowed}"):
         fetcher = Fetcher(replace(FAST, allowed_roots=(root,)))
         assert {uri: reason_of(fetcher.fetch(uri)) for uri in expected} == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was opened")
+@pytest.mark.parametrize(
+    ("target", "reason"), [("private", "uri_not_allowed"), ("photos/night", "20 bytes")]
+)
+def test_roots_hold_where_a_folder_becomes_a_link_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, reason: str
+) -> None:
+    day = tmp_path / "photos" / "day"
+    for folder in (day, tmp_path / target):
+        folder.mkdir(parents=True)
+        (folder / "a.jpg").write_bytes(BODY)
+    opening = os.open
+
+    def swap_and_open(path: str, flags: int) -> int:
+        day.rename(tmp_path / "yesterday")
+        day.symlink_to(tmp_path / target)
+        return opening(path, flags)
+
+    fetcher = Fetcher(replace(FAST, allowed_roots=(str(tmp_path / "photos"),)))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", swap_and_open)
+        outcome = fetcher.fetch(f"{day}/a.jpg")
+
+    assert reason_of(outcome) == reason
 
 
 def local_store(place: ObjectPlace, config: FetchConfig) -> fs.FileSystem:
