@@ -6,6 +6,7 @@ audit, 4 unexpected (traceback), 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TextIO, TypeVar, cast
 
 from pipeline import __version__
 from pipeline.arguments import parse_config
@@ -86,6 +87,8 @@ def run_job(
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001  the one place that turns errors into exit codes
         return _fail(command, job, config, error)
+    finally:
+        _write(sys.stderr, "")  # what logs and progress could not
     return 0
 
 
@@ -100,8 +103,9 @@ def _publish_summary(summary: Mapping[str, object], uri: str | None) -> None:
         if uri is not None:
             write_text(uri, line + "\n")
     finally:  # a summary that cannot be kept is still told
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        unwritten = _write(sys.stdout, line + "\n")
+        if unwritten is not None:
+            log.warning("the summary cannot be told on stdout: %s", unwritten)
 
 
 def _finite(value: object) -> object:
@@ -150,5 +154,23 @@ def _explain(error: Exception) -> PipelineError | None:
 
 
 def _tell(line: str) -> None:
-    sys.stderr.write(line + os.linesep)
-    sys.stderr.flush()
+    _write(sys.stderr, line + os.linesep)
+
+
+def _write(stream: TextIO | None, text: str) -> OSError | None:
+    """Write to stdout or stderr at once, or say why not: words that nobody reads fail no run.
+
+    A stream that cannot be written is left: what waits in it would fail once more when the
+    interpreter ends, and change its exit code.
+    """
+    if stream is None:  # closed by whoever started us
+        return None
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+            stream.flush()
+        return error
+    return None

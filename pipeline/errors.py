@@ -20,7 +20,8 @@
       HeldByAudit              exit code 3
       CandidateRefused         exit code 3: the comparison with the champion passed a limit
 
-A message is one line: what happened, where, what was expected, what was found, what to do.
+A message is one line: what happened, where, what was expected, what was found, what to do. Secrets
+of the URIs in it are dropped: it may reach the log of an executor, or a ledger, by any way.
 An image that cannot be fetched or decoded is not an error here: it is a row, see
 :mod:`pipeline.images.reasons`.
 """
@@ -29,6 +30,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from pipeline.redaction import redact
 
 
 class PipelineError(Exception):
@@ -62,7 +65,7 @@ class PipelineError(Exception):
             parts.append(f"got {got}")
         if todo is not None:
             parts.append(todo)
-        super().__init__("; ".join(" ".join(part.split()) for part in parts))
+        super().__init__(redact("; ".join(" ".join(part.split()) for part in parts)))
 
 
 class ConfigurationError(PipelineError):

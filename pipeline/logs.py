@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TextIO
+from contextlib import suppress
+from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -23,6 +24,24 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         """Write one record."""
         self.stream = sys.stderr
         super().emit(record)
+
+
+class BarStream:
+    """Stderr for progress bars: what it does not take (a full disk, a closed pipe) is left out."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 class RedactingFilter(logging.Filter):

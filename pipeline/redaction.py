@@ -6,12 +6,17 @@ import re
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-# User info may hold a password, query and fragment a signature (presigned URLs, SAS tokens). A URI
-# ends at a space or a double quote: too much is dropped sooner than too little.
+# User info may hold a password, query and fragment a signature (presigned URLs, SAS tokens), also
+# where a URI is only nearly one. Too much is dropped sooner than too little.
 _URI = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://"
-    r"(?P<user>[^/?#\s\"]*@)?"
-    r"(?P<place>[^?#\s\"]*)"
+    # Without a scheme only where a word begins: /a//b is a path. A scheme begins where a run of its
+    # characters does: a megabyte of letters takes no minutes.
+    r"(?P<start>(?<![\w+.\-])[\w+.\-]+:/+|(?<![^\s\"'(\[{<=,;|])//(?!/))"
+    # A password with a slash is told from a port by its colon: h:80/a@2x is a path.
+    r"(?P<user>[^/?#\s\"]*@|[^/?#\s\":\[]*:(?!\d{2,5}(?:[/?#\s\"]|$))[^\s\"]*@)?"
+    r"(?P<place>[^?#\s\"]*"
+    # It ends at a space, unless one of the words that follow has a query.
+    r"(?:(?: +(?!\S*:/|(?:\S*[\"'(\[{<=,;|])?//)[^?#\s\"]+)+(?=[?#][^\s\"]*=))?)"
     r"(?P<rest>[?#][^\s\"]*?(?=[,;.')\]]*(?:[\s\"]|$)))?"
 )
 # Here the part before the @ is the container, and a path without it is no path.
@@ -50,8 +55,10 @@ def _plain(value: Any) -> Any:
 
 
 def _kept(found: re.Match[str]) -> str:
-    keeps_user = found["scheme"].lower() in _CONTAINER_SCHEMES
+    scheme, _, slashes = found["start"].rpartition(":")
+    # models:/name@alias is no user info either.
+    keeps_user = scheme.lower() in _CONTAINER_SCHEMES or (scheme and slashes != "//")
     user = (found["user"] or "") if keeps_user else ""
     if ":" in user:  # wasbs://container:secret@... is not a thing, but is not to be shown either
         user = ""
-    return f"{found['scheme']}://{user}{found['place']}"
+    return f"{found['start']}{user}{found['place']}"

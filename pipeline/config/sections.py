@@ -128,7 +128,7 @@ class FetchConfig:
         total_timeout_s: Seconds for one attempt as a whole.
         attempts: Tries in all for failures that may pass.
         backoff_s: Pause before the second attempt; doubled for each further one, with jitter.
-        max_bytes: Larger files become failures.
+        max_bytes: Larger files become failures, also where the manifest holds their bytes.
         allowed_roots: Folders and URI prefixes that files may come from. Empty: anywhere.
         allowed_hosts: Host names for http and https; ``*.example.com`` takes subdomains, ``*``
             any. Empty: no http at all.

@@ -6,7 +6,6 @@ Shapes: N images, L labels, D embedding.
 from __future__ import annotations
 
 import logging
-import sys
 from collections import Counter
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from pipeline.errors import ManifestError
 from pipeline.evaluation.operating_points import Bools
 from pipeline.images.reasons import Reason, describe_left_out
+from pipeline.logs import BarStream
 from pipeline.models.engine import Engine
 from pipeline.training.data import LabelledImages
 from pipeline.training.splits import Split
@@ -90,7 +90,8 @@ def score_images(
         desc="scoring",
         total=len(wanted),
         unit="img",
-        file=sys.stderr,
+        file=BarStream(),
+        dynamic_ncols=True,
         disable=not progress,
     )
     for position, outcome in zip(wanted, outcomes, strict=True):

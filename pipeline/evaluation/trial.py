@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import logging
 import statistics
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from pipeline.errors import ManifestError
 from pipeline.images.fetch import Fetcher
 from pipeline.images.loader import ImageRequest
 from pipeline.images.reasons import Failure, Reason, describe_left_out
+from pipeline.logs import BarStream
 from pipeline.models.bundle import Bundle
 from pipeline.models.engine import Outcome
 from pipeline.models.serving import make_engine
@@ -97,7 +97,14 @@ def run_trial(
     engines = [engine for engine, _ in opened]
     outcomes: list[list[Outcome]] = [[] for _ in engines]
     speeds: list[list[float]] = [[] for _ in engines]
-    bar = tqdm(desc="comparing", total=total, unit="img", file=sys.stderr, disable=not progress)
+    bar = tqdm(
+        desc="comparing",
+        total=total,
+        unit="img",
+        file=BarStream(),
+        dynamic_ncols=True,
+        disable=not progress,
+    )
     turns = _fetched(requests, fetch, inference.batch_size * _BATCHES_PER_TURN)
     with contextlib.ExitStack() as closing:
         for _, loader in opened:

@@ -49,10 +49,7 @@ class Attempt:
         Raises:
             UnusableImageError: ``too_large``.
         """
-        if size_bytes > self.max_bytes:
-            raise UnusableImageError(
-                Reason.TOO_LARGE, f"larger than fetch.max_bytes = {self.max_bytes}"
-            )
+        check_size(size_bytes, self.max_bytes)
 
     def collect(self, read: Callable[[int], bytes], *, chunk_bytes: int) -> bytes:
         """Reads to the end, whatever size the source declared.
@@ -80,3 +77,17 @@ class Attempt:
         if not chunks:
             raise UnusableImageError(Reason.EMPTY, "no bytes")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def check_size(size_bytes: int, max_bytes: int) -> None:
+    """Refuses what is too large.
+
+    Args:
+        size_bytes: Of an image.
+        max_bytes: ``fetch.max_bytes``.
+
+    Raises:
+        UnusableImageError: ``too_large``.
+    """
+    if size_bytes > max_bytes:
+        raise UnusableImageError(Reason.TOO_LARGE, f"larger than fetch.max_bytes = {max_bytes}")

@@ -3,7 +3,8 @@
 An image that crashes its decoder, hangs it or eats its memory costs one :class:`Failure`; the
 decoder is replaced, and the worker with its model never notices. Which image a decoder has in
 hands is known, so that image alone fails. A decoder that crashed may have been damaged by an image
-before: the image at hand is tried once more, in a fresh one.
+before, and one of which nobody knows how it ended may have been ended from outside: the image at
+hand is tried once more, in a fresh one.
 
 It is no sandbox: who takes over a decoder has the rights of the account, though none of the
 worker's memory, connections and environment.
@@ -61,9 +62,11 @@ class _Death:
 
     Attributes:
         failure: What that means for the image.
+        is_explained: Whether it is known how the decoder ended.
     """
 
     failure: Failure
+    is_explained: bool = True
 
 
 class _Deadline:
@@ -127,7 +130,7 @@ class Cage:
         was_used = cell.used
         deadline = _Deadline(self._timeout_s)
         outcome = self._ask(cell, content, deadline)
-        if isinstance(outcome, _Death) and was_used:
+        if isinstance(outcome, _Death) and (was_used or not outcome.is_explained):
             with deadline.stopped():
                 cell = self._start()
             outcome = self._ask(cell, content, deadline)
@@ -232,8 +235,9 @@ class Cage:
 
 def _name_death(code: int | None) -> _Death:
     """What an image is told whose decoder has ended."""
-    if code is None:
-        return _Death(Failure(Reason.DECODER_CRASHED, "the decoder has ended"))
+    if code is None:  # its warden is gone too, and no image reaches that
+        detail = "the decoder was ended together with the process above it"
+        return _Death(Failure(Reason.OUT_OF_MEMORY, detail), is_explained=False)
     if code == -signal.SIGKILL:
         detail = "the decoder was killed, as the system does where memory is short"
         return _Death(Failure(Reason.OUT_OF_MEMORY, detail))

@@ -23,7 +23,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
 from pipeline.config import FetchConfig
-from pipeline.images.attempt import Attempt
+from pipeline.images.attempt import Attempt, check_size
 from pipeline.images.places import AllowList, LocalPlace, ObjectPlace, Place, parse_place
 from pipeline.images.reasons import Failure, Reason, UnusableImageError
 from pipeline.images.storage import ObjectReader, read_local
@@ -31,8 +31,9 @@ from pipeline.images.web import WebReader
 
 # Tried again at once. What is missing or forbidden now is so a second later: the next run asks.
 _PASSING = frozenset({Reason.SERVER_ERROR, Reason.FETCH_TIMEOUT, Reason.FETCH_FAILED})
-# A server that asks for more is left alone until the next run.
-MAX_WAIT_S = 30.0
+# A server that asks for more is left alone until the next run. Longer pauses would make a worker
+# whose hosts are all slow look as if it hung: see docs/decisions/python-workers.md.
+MAX_WAIT_S = 10.0
 
 
 class Fetcher:
@@ -93,6 +94,21 @@ class Fetcher:
                 return error.failure
             return Failure(error.failure.reason, f"{error.failure.detail} ({tries} attempts)")
 
+    def take(self, content: bytes) -> bytes | Failure:
+        """Bytes that are here already, as a manifest's, under the limit of those that are fetched.
+
+        Args:
+            content: The file.
+
+        Returns:
+            The bytes, or ``too_large``.
+        """
+        try:
+            check_size(len(content), self._config.max_bytes)
+        except UnusableImageError as error:
+            return error.failure
+        return content
+
     def close(self) -> None:
         """Closes the connections that wait to be used again. The fetcher can still be used."""
         self._web.close()
@@ -105,7 +121,8 @@ class Fetcher:
         )
         try:
             if isinstance(place, LocalPlace):
-                return read_local(self._allowed.resolve(place), attempt)
+                real = self._allowed.resolve(place)
+                return read_local(real, attempt, self._allowed.check_file)
             if isinstance(place, ObjectPlace):
                 self._allowed.check_object(place)
                 return self._objects.read(place, attempt)
@@ -124,7 +141,10 @@ class Fetcher:
             raise UnusableImageError(Reason.FETCH_FAILED, type(error).__name__) from error
 
     def _choose_pause(self, state: RetryCallState) -> float:
-        """Seconds before the next attempt: what the server asked for, else doubled; jittered."""
+        """Seconds before the next attempt: what the server asked for, else doubled; jittered.
+
+        At most MAX_WAIT_S + fetch.backoff_s.
+        """
         backoff_s = self._config.backoff_s
         pause_s = wait_exponential(multiplier=backoff_s, max=MAX_WAIT_S)(state)
         error = state.outcome.exception() if state.outcome else None

@@ -237,7 +237,11 @@ class _Pipeline:
         self._unsettled.add(future)
         future.add_done_callback(self._unsettled.discard)
         if request.content is not None:
-            self._decoding.submit(_settle, future, self._load_bytes, request, request.content)
+            content = self._fetcher.take(request.content)
+            if isinstance(content, Failure):
+                future.set_result(UnreadableImage(content, None))
+            else:
+                self._decoding.submit(_settle, future, self._load_bytes, request, content)
         elif request.uri:
             self._fetching.submit(self._fetch, future, request, request.uri)
         else:

@@ -230,13 +230,24 @@ class AllowList:
             UnusableImageError: ``uri_not_allowed``.
         """
         real = os.path.realpath(place.path)
-        if self._any_root or any(
+        self.check_file(real)
+        return real
+
+    def check_file(self, real: str) -> None:
+        """Refuses files below no allowed folder.
+
+        Args:
+            real: A path free of symbolic links.
+
+        Raises:
+            UnusableImageError: ``uri_not_allowed``.
+        """
+        if not self._any_root and not any(
             os.path.commonpath((real, folder)) == folder for folder in self._folders
         ):
-            return real
-        raise UnusableImageError(
-            Reason.URI_NOT_ALLOWED, "the file lies outside of fetch.allowed_roots"
-        )
+            raise UnusableImageError(
+                Reason.URI_NOT_ALLOWED, "the file lies outside of fetch.allowed_roots"
+            )
 
     def check_object(self, place: ObjectPlace) -> None:
         """Refuses objects below no allowed prefix. Prefixes end where a path segment ends.

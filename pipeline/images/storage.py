@@ -36,12 +36,13 @@ _REASON_BY_ERRNO = {
 }
 
 
-def read_local(path: str, attempt: Attempt) -> bytes:
+def read_local(path: str, attempt: Attempt, check_file: Callable[[str], None]) -> bytes:
     """Reads a regular file. Anything else (folder, device, FIFO, socket) is refused unread.
 
     Args:
         path: The real path, free of symbolic links.
         attempt: Its limits. A network file system that hangs inside one read is not interrupted.
+        check_file: Takes a real path, and raises where it may not be read.
 
     Returns:
         The bytes, at least one.
@@ -56,6 +57,10 @@ def read_local(path: str, attempt: Attempt) -> bytes:
         # resolved and allowed; a link that took the file's place was not.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            opened = _find_opened(descriptor)
+            # A link that took the place of a folder on the way led elsewhere.
+            if opened is not None and opened != path:
+                check_file(opened)
             status = os.fstat(descriptor)
             _check_regular(status)
             attempt.check_size(status.st_size)
@@ -67,6 +72,14 @@ def read_local(path: str, attempt: Attempt) -> bytes:
     except OSError as error:
         reason = _REASON_BY_ERRNO.get(error.errno or 0, Reason.FETCH_FAILED)
         raise UnusableImageError(reason, (error.strerror or "cannot be read").lower()) from error
+
+
+def _find_opened(descriptor: int) -> str | None:
+    """The real path of what was opened; None where the system does not tell."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except FileNotFoundError:  # only Linux has it
+        return None
 
 
 def _check_regular(status: os.stat_result) -> None:

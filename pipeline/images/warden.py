@@ -11,6 +11,7 @@ parent ends with the *thread* that started it.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -79,13 +80,13 @@ class Warden:
             Its process id, and the connection to it.
 
         Raises:
-            DecoderError: The process has ended, or does not answer.
+            DecoderError: The process has ended, does not answer, or cannot fork now.
         """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 socket.send_fds(self._control, [_REQUEST.pack(_START, 0)], [theirs.fileno()])
-            return self._read_reply(), ours
+            pid = self._read_reply()
         except OSError as error:
             ours.close()
             self.close()
@@ -93,6 +94,10 @@ class Warden:
             if not isinstance(error, TimeoutError):
                 told = f"it ended with {describe_exit(self._process.returncode)}"
             raise _unusable(told) from error
+        if pid < 0:
+            ours.close()
+            raise _unusable(f"it cannot fork: {os.strerror(-pid).lower()}")
+        return pid, ours
 
     def end_cell(self, pid: int, *, is_ending: bool = False) -> int | None:
         """Kills a decoder where it still runs.
@@ -177,13 +182,14 @@ def _watch(control: socket.socket) -> socket.socket | None:
                 break
             kind, pid = _REQUEST.unpack(request)
             if kind == _START:
-                pid = os.fork()
+                pid = _fork()
                 if pid == 0:
                     control.close()
                     children.running.clear()
                     return socket.socket(fileno=descriptors[0])
                 os.close(descriptors[0])
-                children.add(pid)
+                if pid > 0:
+                    children.add(pid)
                 control.sendall(_REPLY.pack(pid))
             else:
                 code = children.end(pid, patience_s=_PASSING_S if kind == _COLLECT else 0)
@@ -193,6 +199,14 @@ def _watch(control: socket.socket) -> socket.socket | None:
     finally:
         children.kill()
     return None
+
+
+def _fork() -> int:
+    """As :func:`os.fork`; the negative errno where the machine has no room, which ends nobody."""
+    try:
+        return os.fork()
+    except OSError as error:
+        return -(error.errno or errno.EAGAIN)
 
 
 class _Children:

@@ -42,7 +42,11 @@ _TYPES: dict[str, tuple[type[DataType], ...]] = {
 }
 # Also what only nearly is a URI: its query may hold a signature all the same.
 _URI = r"^\s*(?:[A-Za-z][A-Za-z0-9+.\-]*:/|//)"
-_USER_INFO = r"^(\s*(?:(?!file:)[A-Za-z][A-Za-z0-9+.\-]*:)?/{1,2})[^/]*@"
+# A password may hold slashes; after the colon of a port they begin the path.
+_USER_INFO = (
+    r"^(\s*(?:(?!file:)[A-Za-z][A-Za-z0-9+.\-]*:/*)?/{1,2})"
+    r"(?:[^/?#]*@|[^/?#:\[]*:(?!\d{2,5}(?:[/?#]|$))[\s\S]*@)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +216,7 @@ def unique_rows(rows: DataFrame) -> DataFrame:
 
 def clean(uri: Column) -> Column:
     """A URI without user info, query and fragment. Plain paths stay as they are."""
-    stripped = F.regexp_replace(F.regexp_replace(uri, r"(?s)[?#].*", ""), _USER_INFO, "$1")
+    stripped = F.regexp_replace(F.regexp_replace(uri, _USER_INFO, "$1"), r"(?s)[?#].*", "")
     # Most have none of these characters, and looking for them is cheaper than the patterns.
     may_have = uri.contains("?") | uri.contains("#") | uri.contains("@")
     return F.when(may_have & uri.rlike(_URI), stripped).otherwise(uri)

@@ -5,12 +5,12 @@ Asks Spark's status tracker, so that nothing is added to the data's way.
 
 from __future__ import annotations
 
-import sys
 import threading
 
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
+from pipeline.logs import BarStream
 from pipeline.tagging.stage import Progress
 
 POLL_S = 1.0
@@ -51,12 +51,13 @@ class TaskProgress(Progress):
         self._thread.start()
 
     def _show_bar(self, images: int) -> None:
-        interval = 0.5 if sys.stderr.isatty() else LOG_INTERVAL_S
+        stream = BarStream()
+        interval = 0.5 if stream.isatty() else LOG_INTERVAL_S
         self._bar = tqdm(
             total=images,
             unit="image",
             desc="tagging",
-            file=sys.stderr,
+            file=stream,
             mininterval=interval,
             maxinterval=interval,
             dynamic_ncols=True,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from pipeline.config import DecodeConfig, FetchConfig
 from pipeline.images.loader import ImageLoader, LoadedImage
 from pipeline.images.preprocess import Preprocessing
 from pipeline.images.reasons import Reason, describe_left_out
+from pipeline.logs import BarStream
 from pipeline.models.labels import Tokenizer
 from pipeline.training.data import LabelledImages
 from pipeline.training.splits import Split
@@ -123,7 +123,8 @@ def make_pixel_set(
             desc=f"decoding {split}",
             total=len(wanted),
             unit="img",
-            file=sys.stderr,
+            file=BarStream(),
+            dynamic_ncols=True,
             disable=not progress,
         )
         for index, (request, image) in zip(wanted, loaded, strict=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
 from tqdm import tqdm
+
+from pipeline.logs import BarStream
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def show_epoch(
         initial=seen,
         total=images,
         unit="img",
-        file=sys.stderr,
+        file=BarStream(),
+        dynamic_ncols=True,
         disable=not (shown and told),
         leave=False,
         mininterval=_SECONDS_BETWEEN_BARS,

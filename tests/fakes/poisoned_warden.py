@@ -79,6 +79,17 @@ def crash_late() -> None:
     crash()
 
 
+def nap() -> None:
+    """Nothing but time."""
+    time.sleep(2.0)
+
+
+def orphan() -> None:
+    """As where the machine's memory ends the process above the decoder, and the decoder with it."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    hang_in_c()
+
+
 def tell() -> Failure:
     """What the decoder can see of its surroundings."""
     descriptors = sorted(map(int, os.listdir("/proc/self/fd")))
@@ -98,7 +109,7 @@ DEEDS = {
     deed.__name__: deed
     for deed in (
         *(crash, hang, hang_in_c, allocate, leave, kill, babble, wound, crash_late),
-        *(tell, write),
+        *(nap, orphan, tell, write),
     )
 }
 

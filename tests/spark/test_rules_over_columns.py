@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pyspark.sql import functions as F  # noqa: N812
+from signed_uris import SIGNED_URIS
 
 from pipeline.config import RetryConfig
 from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS
 from pipeline.tagging.decision import FailureState, Staged, Standing, decide
+from pipeline.tagging.manifest import clean
 from pipeline.tagging.selection import Target, Wanted, choose, plan_actions
 from pipeline.tagging.winners import decide_winners
 
@@ -346,3 +348,13 @@ def test_actions_over_columns_are_those_of_choose(spark, kind):
     }
     assert found == expected
     assert len(set(expected.values())) > 4  # the cases meet the rule from all sides
+
+
+def test_tables_keep_of_an_address_what_logs_show(spark):
+    plain = ["/folder/what?.jpg", "file:///a@b/c.jpg", "https://host:8080/a@2x.jpg", None]
+    uris = [*SIGNED_URIS, *((uri, uri) for uri in plain)]
+    frame = spark.createDataFrame(uris, "uri string, kept string")
+
+    rows = frame.select("uri", "kept", clean(F.col("uri")).alias("cleaned")).collect()
+
+    assert {row["uri"]: row["cleaned"] for row in rows} == dict(uris)

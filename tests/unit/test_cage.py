@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -307,6 +308,50 @@ def test_another_warden_takes_over_from_one_that_was_killed(cage: Cage) -> None:
     assert wait_until(lambda: not is_running(cell))
     assert reason_of(cage.decode(JPEG)) == "decoded"
     assert cage_module._warden is not warden
+
+
+def test_an_image_whose_decoder_ended_with_the_warden_is_tried_in_a_fresh_one(cage: Cage) -> None:
+    cage.start()
+    warden = cage_module._warden
+    assert warden is not None
+    with ThreadPoolExecutor(1) as threads:
+        decoding = threads.submit(cage.decode, poison("nap"))
+        assert wait_until(lambda: not pids_of(cage))
+        warden._process.kill()
+        assert reason_of(decoding.result()) == "decoded"
+    assert cage_module._warden is not warden
+
+
+def test_an_image_is_not_blamed_for_decoders_that_end_from_outside_again_and_again(
+    cage: Cage,
+) -> None:
+    cage.start()
+    outcome = cage.decode(poison("orphan"))
+    assert isinstance(outcome, Failure)
+    assert outcome.reason is Reason.OUT_OF_MEMORY
+    assert outcome.retriable
+    assert reason_of(cage.decode(JPEG)) == "decoded"
+
+
+def test_a_machine_without_room_for_another_decoder_costs_no_image_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(warden_module, "_MODULE", "crowded_warden")
+    monkeypatch.setattr(cage_module, "_warden", None)
+    cage = Cage(DECODER, timeout_s=60.0, memory_mb=96)
+    cage.start()
+    (pid,) = pids_of(cage)
+    with ThreadPoolExecutor(1) as threads:
+        decoding = threads.submit(cage.decode, poison("nap"))
+        assert wait_until(lambda: not pids_of(cage))
+        with pytest.raises(DecoderError, match="cannot fork: resource temporarily unavailable"):
+            cage.start()
+        cage.start()
+        assert reason_of(decoding.result()) == "decoded"
+    assert pid in pids_of(cage)
+    assert len(pids_of(cage)) == 2
+    cage.close()
+    cage_module._close_warden()
 
 
 PARENT = """

@@ -6,7 +6,9 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -302,6 +304,63 @@ def test_the_summary_is_the_last_line_of_stdout_and_the_summary_file(
     assert json.loads(last) == {"tagged": 3, "images_per_s": None}
     assert json.loads(path.read_text()) == json.loads(last)
     assert list(path.parent.iterdir()) == [path]
+
+
+SMALL_JOB = """
+import sys
+from dataclasses import dataclass, field
+from pipeline.cli import run_job
+from pipeline.config import LogConfig
+from pipeline.errors import HeldByAudit
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    log: LogConfig = field(default_factory=LogConfig)
+    summary: str | None = None
+
+def body(config):
+    if sys.argv[1] == "hold":
+        raise HeldByAudit("held")
+    return {"state": "published"}
+
+sys.exit(run_job("tag_nightly", Config, body, ["--summary", sys.argv[2]]))
+"""
+
+
+@pytest.fixture(params=["full disk", "closed pipe"])
+def unwritable(request: pytest.FixtureRequest) -> Iterator[int]:
+    if request.param == "full disk":
+        if not Path("/dev/full").exists():
+            pytest.skip("only Linux has a full disk at hand")
+        stream = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, stream = os.pipe()
+        os.close(reading)
+    yield stream
+    os.close(stream)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "where"), [("publish", 0, "stdout"), ("hold", 3, "stderr")]
+)
+def test_output_that_cannot_be_written_changes_no_exit_code(
+    tmp_path: Path, unwritable: int, body: str, code: int, where: str
+) -> None:
+    path = tmp_path / "summary.json"
+
+    told = subprocess.run(
+        [sys.executable, "-c", SMALL_JOB, body, str(path)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, where: unwritable},
+        text=True,
+        check=False,
+    )
+
+    assert told.returncode == code
+    if where == "stdout":
+        assert "the summary cannot be told on stdout" in told.stderr
+        assert "Traceback" not in told.stderr
+    else:
+        assert json.loads(told.stdout) == json.loads(path.read_text())
 
 
 def test_a_summary_goes_to_a_uri(tmp_path: Path) -> None:

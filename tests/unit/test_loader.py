@@ -171,6 +171,22 @@ def test_inline_bytes_are_used_without_fetching(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(image, LoadedImage)
 
 
+def test_inline_bytes_keep_the_limit_of_fetched_ones(tmp_path: Path) -> None:
+    content = JPEGS[0]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    requests = [ImageRequest("inline", None, content), ImageRequest("file", str(path), None)]
+
+    exact = make_loader(fetch=replace(FETCH, max_bytes=len(content)))
+    smaller = make_loader(fetch=replace(FETCH, max_bytes=len(content) - 1))
+
+    assert all(isinstance(image, LoadedImage) for _, image in exact.load(requests))
+    (_, inline), (_, fetched) = smaller.load(requests)
+    assert inline == fetched
+    assert isinstance(inline, UnreadableImage)
+    assert inline.failure.reason is Reason.TOO_LARGE
+
+
 def test_nothing_in_nothing_out() -> None:
     assert list(make_loader().load([])) == []
 

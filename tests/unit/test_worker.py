@@ -83,6 +83,16 @@ def test_a_bundle_that_is_not_the_drivers_is_refused_and_not_kept() -> None:
     assert worker._engines == {}
 
 
+def test_a_refused_bundle_is_named_without_its_keys() -> None:
+    uri = "s3://KEY:SEC/RET@bucket/bundle?endpoint_override=SECRET"
+    settings = replace(SETTINGS, model=ModelConfig(uri=uri))
+
+    with pytest.raises(BundleError) as caught:
+        worker.get_engine(settings, choose=on("cpu"), load=Loads("mumic-2"))
+
+    assert "[s3://bucket/bundle]" in str(caught.value)
+
+
 class FakeTask:
     """A task as Spark describes it."""
 
