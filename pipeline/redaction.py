@@ -8,17 +8,19 @@ from typing import Any
 
 # User info may hold a password, query and fragment a signature (presigned URLs, SAS tokens), also
 # where a URI is only nearly one. Too much is dropped sooner than too little.
+# Without a scheme only where a word begins: /a//b is a path. A scheme begins where a run of its
+# characters does: a megabyte of letters takes no minutes.
+_START = r"(?:(?<![\w+.\-])[\w+.\-]+:/+|(?<![^\s\"'(\[{<=,;|])//(?!/))"
+_QUERY = r"[?#][^\s\"]*?(?=[,;.')\]]*(?:[\s\"]|$))"
 _URI = re.compile(
-    # Without a scheme only where a word begins: /a//b is a path. A scheme begins where a run of its
-    # characters does: a megabyte of letters takes no minutes.
-    r"(?P<start>(?<![\w+.\-])[\w+.\-]+:/+|(?<![^\s\"'(\[{<=,;|])//(?!/))"
+    rf"(?P<start>{_START})"
     # A password with a slash is told from a port by its colon: h:80/a@2x is a path.
     r"(?P<user>[^/?#\s\"]*@|[^/?#\s\":\[]*:(?!\d{2,5}(?:[/?#\s\"]|$))[^\s\"]*@)?"
-    r"(?P<place>[^?#\s\"]*"
-    # It ends at a space, unless one of the words that follow has a query.
-    r"(?:(?: +(?!\S*:/|(?:\S*[\"'(\[{<=,;|])?//)[^?#\s\"]+)+(?=[?#][^\s\"]*=))?)"
-    r"(?P<rest>[?#][^\s\"]*?(?=[,;.')\]]*(?:[\s\"]|$)))?"
+    rf"(?P<place>[^?#\s\"]*)(?:{_QUERY})?"
 )
+# A URI ends at a space or a double quote. Those it holds itself part it from its query.
+_LINE_WITH_URI = re.compile(rf"{_START}[^\n]*")
+_LATE_QUERY = re.compile(_QUERY)
 # Here the part before the @ is the container, and a path without it is no path.
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 _IDS = "ids"
@@ -26,7 +28,7 @@ _IDS = "ids"
 
 def redact(text: str) -> str:
     """The text with user info, query and fragment of every URI in it dropped."""
-    return _URI.sub(_kept, text)
+    return _LINE_WITH_URI.sub(_without_late_queries, _URI.sub(_kept, text))
 
 
 def redacted(config: Any) -> dict[str, Any]:
@@ -62,3 +64,7 @@ def _kept(found: re.Match[str]) -> str:
     if ":" in user:  # wasbs://container:secret@... is not a thing, but is not to be shown either
         user = ""
     return f"{found['start']}{user}{found['place']}"
+
+
+def _without_late_queries(line: re.Match[str]) -> str:
+    return _LATE_QUERY.sub(lambda query: "" if "=" in query[0] else query[0], line[0])

@@ -7,6 +7,7 @@ SIGNED_URIS = [
     ("https://host/a b.jpg?X-Amz-Signature=SECRET", "https://host/a b.jpg"),
     ("https://host/a  b c.jpg#SECRET=1", "https://host/a  b c.jpg"),
     ("https://host/a b@2x//c.jpg?sig=SECRET&x=SECRET", "https://host/a b@2x//c.jpg"),
+    ("https://host/a ://b.jpg?sig=SECRET#SECRET", "https://host/a ://b.jpg"),
     ("https:/host/x?sig=SECRET", "https:/host/x"),
     ("https:/me:SECRET@host/x", "https:/host/x"),
     ("https:///me:SECRET@host/x?SECRET", "https:///host/x"),

@@ -11,9 +11,11 @@ command replays.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -38,9 +40,10 @@ with atheris.instrument_imports(include=["pipeline", "yaml"]):
     from pipeline.errors import PipelineError
     from pipeline.images.fetch import Fetcher
     from pipeline.images.loader import ImageLoader, ImageRequest
-    from pipeline.images.places import parse_place
+    from pipeline.images.places import parse_place, parse_web_place
     from pipeline.images.preprocess import Preprocessing
     from pipeline.images.reasons import Failure, UnusableImageError
+    from pipeline.images.web import _follow
     from pipeline.models.bundle_info import (
         INFO_NAME,
         LABEL_EMBEDDINGS_NAME,
@@ -147,6 +150,7 @@ def fuzz_bundle(data: bytes) -> None:
     model_version(info, precision="fp32", scaled_decoding=True)
 
 
+HERE = parse_web_place("https://host/folder/a.jpg")
 PREFIXES = ["", "http://", "https://u:p@h", "file:", "file://", "s3://b/", "hdfs://", "gs://", "//"]
 
 
@@ -173,8 +177,28 @@ def fuzz_uris(data: bytes) -> None:
         outcome = fetcher.fetch(uri)
         assert isinstance(outcome, Failure), uri
         outcome.detail.encode()
-    secret = f"https://name:hunter2@host/{uri}"
-    assert "hunter2" not in redact(secret)
+    with contextlib.suppress(UnusableImageError):
+        repr(_follow(HERE, uri))
+    check_redaction(source, uri)
+
+
+def check_redaction(source: atheris.FuzzedDataProvider, uri: str) -> None:
+    """A secret in the user info, query or fragment of whatever address is not shown.
+
+    An address ends at a quote or a space, and the password begins after its first colon.
+    """
+    text = re.sub(r"[\s\"]", "", source.ConsumeUnicode(40))
+    name, path = re.sub(r"[/?#:@\[]", "", text), re.sub(r"[?#]", "", text)
+    secrets = [
+        f"https://name:hunter2@host/{uri}",
+        f"s3://{name}:hunter2{path}@bucket/x",
+        f"//{name}:hunter2@cdn/{path}",
+        f"https:/host/{path}?{text}=hunter2&{text}",
+        f"https://host/{path}#hunter2{text}",
+        f"https://host/{path} {path}.jpg?sig=hunter2{text}",
+    ]
+    for secret in secrets:
+        assert "hunter2" not in redact(f"at {secret}, twice: {secret}"), secret
 
 
 ROWS = LabelledManifestConfig(path=str(FOLDER / "rows.parquet"))
