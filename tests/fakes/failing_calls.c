@@ -5,6 +5,8 @@
  *     seen     such calls since the test set it to 0
  *     failing  the one that fails, counted from 1; 0: none
  *     answer   0: the call is not made; 1: it is made, and its answer is lost
+ * FAILING_COMMITS  only what gives a commit of a Delta log its name is counted. Where it is not
+ *     made, it is not made in another way either: Hadoop copies what it cannot rename
  * LATE_COMMITS_MS  how long a rename to a commit of a Delta log waits before it is made: others come
  *
  * What fails sets errno to EIO. Counted is what makes, moves and removes files and folders.
@@ -29,6 +31,8 @@ static struct control *control;
 static const char *under;
 static size_t under_length;
 static useconds_t late_us;
+static int only_commits;
+static char refused[4096];
 
 __attribute__((constructor)) static void start(void)
 {
@@ -39,6 +43,7 @@ __attribute__((constructor)) static void start(void)
     if (under == NULL)
         return;
     under_length = strlen(under);
+    only_commits = getenv("FAILING_COMMITS") != NULL;
     if (late_ms != NULL)
         late_us = 1000 * atoi(late_ms);
     if (path == NULL)
@@ -64,7 +69,7 @@ static int is_commit(const char *path)
 }
 
 /* 0: nothing happens to this call; 1: it fails; 2: it is made, and fails. */
-static int fate(void)
+static int fate_of_counted(void)
 {
     if (control == NULL)
         return 0;
@@ -74,10 +79,29 @@ static int fate(void)
     return control->answer ? 2 : 1;
 }
 
+/* Of a call that makes or removes something. */
+static int fate(const char *path)
+{
+    if (only_commits)
+        return control != NULL && control->failing != 0 && strcmp(path, refused) == 0;
+    return fate_of_counted();
+}
+
+/* Of a call that gives something its name. */
+static int fate_of_name(const char *path)
+{
+    if (!only_commits)
+        return fate_of_counted();
+    int deed = is_commit(path) ? fate_of_counted() : 0;
+    if (deed == 1 && strlen(path) < sizeof refused)
+        strcpy(refused, path);
+    return deed;
+}
+
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-#define FAILING(condition, call)                                                                   \
-    int deed = (condition) ? fate() : 0;                                                           \
+#define FAILING(fate, path, call)                                                                  \
+    int deed = is_below(path) ? fate(path) : 0;                                                    \
     if (deed == 1) {                                                                               \
         errno = EIO;                                                                               \
         return -1;                                                                                 \
@@ -95,7 +119,9 @@ static int fate(void)
         va_start(more, flags);                                                                     \
         mode_t mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(more, mode_t) : 0;                  \
         va_end(more);                                                                              \
-        FAILING((flags & O_CREAT) && is_below(path), REAL(name)(path, flags, mode))                \
+        if (!(flags & O_CREAT))                                                                    \
+            return REAL(name)(path, flags, mode);                                                  \
+        FAILING(fate, path, REAL(name)(path, flags, mode))                                         \
         return told;                                                                               \
     }
 
@@ -108,7 +134,9 @@ int openat(int folder, const char *path, int flags, ...)
     va_start(more, flags);
     mode_t mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(more, mode_t) : 0;
     va_end(more);
-    FAILING((flags & O_CREAT) && is_below(path), REAL(openat)(folder, path, flags, mode))
+    if (!(flags & O_CREAT))
+        return REAL(openat)(folder, path, flags, mode);
+    FAILING(fate, path, REAL(openat)(folder, path, flags, mode))
     return told;
 }
 
@@ -116,30 +144,30 @@ int rename(const char *from, const char *to)
 {
     if (late_us != 0 && is_commit(to))
         usleep(late_us);
-    FAILING(is_below(to), REAL(rename)(from, to))
+    FAILING(fate_of_name, to, REAL(rename)(from, to))
     return told;
 }
 
 int link(const char *from, const char *to)
 {
-    FAILING(is_below(to), REAL(link)(from, to))
+    FAILING(fate_of_name, to, REAL(link)(from, to))
     return told;
 }
 
 int mkdir(const char *path, mode_t mode)
 {
-    FAILING(is_below(path), REAL(mkdir)(path, mode))
+    FAILING(fate, path, REAL(mkdir)(path, mode))
     return told;
 }
 
 int unlink(const char *path)
 {
-    FAILING(is_below(path), REAL(unlink)(path))
+    FAILING(fate, path, REAL(unlink)(path))
     return told;
 }
 
 int rmdir(const char *path)
 {
-    FAILING(is_below(path), REAL(rmdir)(path))
+    FAILING(fate, path, REAL(rmdir)(path))
     return told;
 }

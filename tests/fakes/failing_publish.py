@@ -5,12 +5,14 @@
 
 ``made``: the n-th call is not made; ``lost``: it is made, and its answer is lost. Tried are n =
 FIRST, FIRST + STEP, and so on to the last call. After each the same run is started again, and the
-tables end as those that nothing disturbed. First a line with the number of calls, then one for each
-try: n, and the error of the disturbed run, nothing where it ended well.
+tables end as those that nothing disturbed. First a line with the number of calls and the commits
+that an undisturbed publish adds to each table, then one for each try: n, and the error of the
+disturbed run, nothing where it ended well.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import shutil
@@ -61,6 +63,13 @@ def publish(catalogue: Catalogue, manifest: str) -> None:
     catalogue.run(manifest, "night-2", DAY_1 + timedelta(days=1))
 
 
+def forget(spark: SparkSession) -> None:
+    """What the JVM remembers of tables: the next run sees what another process would see."""
+    jvm = spark._jvm
+    assert jvm is not None
+    jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+
 def tell(*words: object) -> None:
     sys.stdout.write(" ".join(map(str, words)).strip() + "\n")
     sys.stdout.flush()
@@ -75,12 +84,14 @@ def main(folder: Path, control: Control, *, lost: bool, first: int, step: int) -
     manifest = stage(catalogue)
     staged = folder / "staged"
     shutil.copytree(source / "tables", staged)
-    since = catalogue.versions()["image_tags"]
+    before = catalogue.versions()
+    since = before["image_tags"]
     control.fail(0)
     publish(catalogue, manifest)
     calls, expected = control.seen, read_state(Path(catalogue.location))
     assert_tags_whole(Path(catalogue.location), since=since)
-    tell(calls)
+    added = {table: version - before[table] for table, version in catalogue.versions().items()}
+    tell(json.dumps({"calls": calls, "commits": added}))
     for number in range(first, calls + 1, step):
         catalogue.location = str(folder / f"try-{number}")
         shutil.copytree(staged, catalogue.location)
@@ -91,6 +102,7 @@ def main(folder: Path, control: Control, *, lost: bool, first: int, step: int) -
         except PipelineError as expected_error:
             error = str(expected_error)
         control.fail(0)
+        forget(spark)
         publish(catalogue, manifest)
         assert read_state(Path(catalogue.location)) == expected, number
         catalogue.assert_consistent()
