@@ -1,8 +1,8 @@
 """What the tests of faults share, and their table: what was done, how often, what came of it.
 
 A test names its fault with ``@pytest.mark.fault("...")`` and may say more with the fixture
-``record_property``: ``times`` and ``outcome``. ``--write-faults`` keeps the rows
-of the tests that ran in docs/reliability.md.
+``record_property``: ``times``, ``outcome``, and for each hit what the job was doing, ``hit``.
+``--write-faults`` keeps the rows of the tests that ran in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
 
@@ -110,9 +110,19 @@ def spark_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def describe(fault: str, reports: list[pytest.TestReport]) -> str:
     """The row of a fault: times over all of its tests, and what came of them."""
-    times = sum(int(dict(report.user_properties).get("times", 1)) for report in reports)
+    times = sum(map(count_times, reports))
     outcomes = dict.fromkeys(map(describe_outcome, reports))  # each once, in order
+    hit = Counter(
+        str(told) for report in reports for name, told in report.user_properties if name == "hit"
+    )
+    if hit:
+        told = ", ".join(f"{state} {count}" for state, count in hit.most_common())
+        outcomes[f"hit while {told}"] = None
     return f"| {fault} | {times} | {'; '.join(outcomes)} |"
+
+
+def count_times(report: pytest.TestReport) -> int:
+    return 0 if report.skipped else int(dict(report.user_properties).get("times", 1))
 
 
 def describe_outcome(report: pytest.TestReport) -> str:

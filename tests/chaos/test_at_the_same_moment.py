@@ -119,6 +119,7 @@ def assert_as_tagged_afresh(place: Place, manifest: Path, bundle: Path, keys: li
     assert any(tags.values())
 
 
+@pytest.mark.fault("a night and a backfill at once; a publish is killed, the next night ends it")
 @pytest.mark.timeout(1800)
 def test_a_night_and_a_backfill_beside_each_other_and_a_killed_publish(
     tiny_bundle: Path, tmp_path: Path

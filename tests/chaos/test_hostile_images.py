@@ -64,6 +64,7 @@ def load_poisoned(settings: TaggerSettings, device: str, *, folder: str) -> Any:
     return load_engine(settings, device)
 
 
+@pytest.mark.fault("images that crash, hang and fill their decoder, where no task is retried")
 @pytest.mark.timeout(1800)  # all bombs twice; two minutes on an idle machine
 def test_hostile_images_cost_themselves_alone_where_spark_retries_nothing(
     spark: SparkSession, tmp_path: Path, tiny_bundle: Path
