@@ -140,7 +140,12 @@ def test_mlflow_loads_it_in_a_process_that_knows_nothing_of_this_product(
         "not_an_image",
         "no_source",
     ]
-    assert answer["rows"][0]["tags"] == expected_tags(info, picture)
+    # Another number of threads may round otherwise.
+    expected = [
+        one | {"score": pytest.approx(one["score"], abs=1e-5)}
+        for one in expected_tags(info, picture)
+    ]
+    assert answer["rows"][0]["tags"] == expected
     assert answer["rows"][0]["tags"]
 
 
