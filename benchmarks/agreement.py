@@ -24,22 +24,15 @@ import numpy as np
 import numpy.typing as npt
 from drawn_catalogue import draw_catalogue
 from PIL import Image
-from threshold_transfer import score
+from threshold_transfer import score, train
 from tqdm import tqdm
 
 from pipeline.config import (
     CalibrationConfig,
     DecodeConfig,
     FetchConfig,
-    LabelledManifestConfig,
-    LogConfig,
-    LossConfig,
     ModelConfig,
-    OptimizerConfig,
     Precision,
-    TowersConfig,
-    TrackingConfig,
-    TrainModelConfig,
 )
 from pipeline.evaluation.metrics import gap
 from pipeline.evaluation.thresholds import calibrate_thresholds, with_calibrated
@@ -48,7 +41,6 @@ from pipeline.models.bundle import Bundle, read_bundle, write_with_taxonomy
 from pipeline.models.serving import make_engine
 from pipeline.models.tags import mark_tags
 from pipeline.synthetic import draw_scene, seeded
-from pipeline.training.launch import run_training
 
 ARCHITECTURE = {
     "embed_dim": 128,
@@ -78,30 +70,14 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
-def train(folder: Path, *, images: int, epochs: int) -> tuple[Bundle, float]:
+def train_and_calibrate(folder: Path, *, images: int, epochs: int) -> tuple[Bundle, float]:
     """A trained model with calibrated thresholds, and its GAP on test images."""
     drawn = draw_catalogue(folder / "catalogue", images)
-    trained = folder / f"trained-{images}-{epochs}"
-    calibrated = trained.with_name(trained.name.replace("trained", "calibrated"))
+    calibrated = folder / f"calibrated-{images}-{epochs}"
     architecture = folder / "architecture.json"
     architecture.write_text(json.dumps(ARCHITECTURE))
-    if not trained.exists():
-        run_training(
-            TrainModelConfig(
-                manifest=LabelledManifestConfig(path=str(drawn.clean)),
-                taxonomy=str(drawn.taxonomy),
-                bundle=str(trained),
-                towers=TowersConfig(architecture=str(architecture)),
-                optimizer=OptimizerConfig(
-                    epochs=epochs, batch_size=32, learning_rate=1e-3, weight_decay=0.05
-                ),
-                loss=LossConfig(bias="prior"),
-                device="cpu",
-                tracking=TrackingConfig(enabled=False),
-                log=LogConfig(progress=False),
-            )
-        )
-    bundle = read_bundle(trained)
+    trained = folder / f"trained-{images}"
+    bundle = train(drawn, trained, epochs=epochs, seed=0, architecture=architecture)
     scored = score(drawn, bundle)
     test = scored.of("test")
     if not calibrated.exists():
@@ -165,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     output = asked.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    bundle, trained_gap = train(output, images=asked.catalogue, epochs=asked.epochs)
+    bundle, trained_gap = train_and_calibrate(output, images=asked.catalogue, epochs=asked.epochs)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for megapixels, (width, height) in SIZES.items():
         folder = output / f"photos-{megapixels}"

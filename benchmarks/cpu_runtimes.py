@@ -134,7 +134,7 @@ def main() -> None:
         }
         for name, spent in median.items()
     }
-    result = {"benchmark": "cpu_runtimes", "architecture": asked.architecture, **vars(asked)}
+    result = {"benchmark": "cpu_runtimes", **vars(asked)}
     print(json.dumps(result | {"runs": found}))
 
 

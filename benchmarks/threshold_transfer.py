@@ -48,12 +48,15 @@ from pipeline.training.data import read_labelled
 from pipeline.training.launch import run_training
 
 ROOT = Path(__file__).parents[1]
+NETWORK = ROOT / "conf" / "demo" / "tiny-resnet-64.json"
 LEAST_POSITIVES = 50
 Bools = npt.NDArray[np.bool_]
 
 
-def train(drawn: Drawn, folder: Path, *, epochs: int, seed: int) -> Bundle:
-    """The model that is judged: the demo's network and recipe on true labels."""
+def train(
+    drawn: Drawn, folder: Path, *, epochs: int, seed: int, architecture: Path = NETWORK
+) -> Bundle:
+    """The model that is judged: the demo's recipe on true labels, and its network if no other."""
     bundle = folder / f"clean-{epochs}-{seed}"
     if not bundle.exists():
         run_training(
@@ -61,9 +64,7 @@ def train(drawn: Drawn, folder: Path, *, epochs: int, seed: int) -> Bundle:
                 manifest=LabelledManifestConfig(path=str(drawn.clean)),
                 taxonomy=str(drawn.taxonomy),
                 bundle=str(bundle),
-                towers=TowersConfig(
-                    architecture=str(ROOT / "conf" / "demo" / "tiny-resnet-64.json")
-                ),
+                towers=TowersConfig(architecture=str(architecture)),
                 optimizer=OptimizerConfig(
                     epochs=epochs,
                     batch_size=32,

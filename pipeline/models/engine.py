@@ -157,8 +157,7 @@ class Engine:
         """The image, or what is known of it by now; and the name of the result it needs."""
         if not isinstance(image, LoadedImage):
             return image, None
-        text = request.text if self.predictor.reads_text else None
-        name = name_of(image.content_sha256, text)
+        name = name_result(self.predictor, image.content_sha256, request)
         # The loader asked before; it may have been encoded since.
         known = self._memory.recall(name) if self._memory is not None else None
         if known is not None:
@@ -199,6 +198,11 @@ class Engine:
 
     def _can_read(self, request: ImageRequest) -> bool:
         return self._reads_texts_alone and has_text(request.text)
+
+
+def name_result(predictor: Predictor, content_sha256: str, request: ImageRequest) -> str:
+    """What a memory knows the result of an image by."""
+    return name_of(content_sha256, request.text if predictor.reads_text else None)
 
 
 def _texts(items: list[_Loaded], places: list[int]) -> list[str | None]:

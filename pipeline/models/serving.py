@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig, ModelConfig, Precision
@@ -11,8 +13,8 @@ from pipeline.models.bundle_info import model_version
 from pipeline.models.cma_bundle import load_cma_clip
 from pipeline.models.cma_predictor import CmaClipPredictor
 from pipeline.models.device import choose_device
-from pipeline.models.engine import Engine
-from pipeline.models.memory import Memory, Remembered, name_of
+from pipeline.models.engine import Engine, name_result
+from pipeline.models.memory import Memory, Remembered
 from pipeline.models.mumic_predictor import MumicPredictor
 from pipeline.models.predictor import Predictor
 
@@ -99,16 +101,12 @@ def make_engine(
         threads=inference.threads,
     )
 
-    def recall(content_sha256: str, request: ImageRequest) -> Remembered | None:
-        text = request.text if predictor.reads_text else None
-        return None if memory is None else memory.recall(name_of(content_sha256, text))
-
     loader = ImageLoader(
         fetch,
         decode,
         bundle.preprocessing,
         inference.scaled_decoding,
-        recall=None if memory is None else recall,
+        recall=None if memory is None else partial(_recall, memory, predictor),
     )
     engine = Engine(
         predictor,
@@ -118,3 +116,9 @@ def make_engine(
         memory=memory,
     )
     return engine, loader
+
+
+def _recall(
+    memory: Memory, predictor: Predictor, content_sha256: str, request: ImageRequest
+) -> Remembered | None:
+    return memory.recall(name_result(predictor, content_sha256, request))

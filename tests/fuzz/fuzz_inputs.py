@@ -29,6 +29,8 @@ import pyarrow.parquet as pq
 from delta import configure_spark_with_delta_pip
 from pyspark.sql import SparkSession
 
+from demo.nights import FEW_ROWS
+
 with atheris.instrument_imports(include=["pipeline", "yaml"]):
     from pipeline.config import (
         ColumnsConfig,
@@ -271,19 +273,10 @@ USUAL = (KINDS[0], KINDS[0], KINDS[2], KINDS[0], KINDS[0], pa.bool_())
 @cache
 def open_spark() -> Any:
     """A session in which a query over a few rows takes a moment."""
-    settings = {
-        "spark.master": "local[1]",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.sql.adaptive.enabled": "false",
-        "spark.sql.session.timeZone": "UTC",
-    }
-    builder = SparkSession.builder.appName("fuzz")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
+    builder = SparkSession.builder.appName("fuzz").master("local[1]")
+    quiet = ("spark.ui.showConsoleProgress=false", "spark.sql.session.timeZone=UTC")
+    for setting in (*FEW_ROWS, *quiet):
+        builder = builder.config(*setting.split("=", 1))
     session = configure_spark_with_delta_pip(builder).getOrCreate()
     session.sparkContext.setLogLevel("OFF")
     return session
