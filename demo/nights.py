@@ -43,10 +43,11 @@ def make_nights(manifests: tuple[Path, Path, Path]) -> tuple[Night, Night, Night
 
 
 # A night of the demo has hundreds of rows: what counts is how soon code runs, not how fast. The JVM
-# stops at its first compiler, no web server starts, plans are interpreted, and shuffles have two
-# parts.
+# stops at its first compiler (whose 48 MB for code would be full within a minute, and it compiles
+# no more then), no web server starts, plans are interpreted, and shuffles have two parts.
 FEW_ROWS = (
-    "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmn600m",
+    "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+    " -XX:+UseSerialGC -Xmn600m",
     "spark.ui.enabled=false",
     "spark.sql.codegen.wholeStage=false",
     "spark.sql.codegen.factoryMode=NO_CODEGEN",

@@ -24,7 +24,8 @@ from pipeline.tables.commits import commit_lock
 from pipeline.tables.schemas import TABLES
 from pipeline.tables.storage_errors import storage_errors
 
-_COMMIT = re.compile(r"\d{20}\.json")
+COMMIT_FILE = re.compile(r"\d{20}\.json")
+"""Name of a commit in a table's log."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class TableSet:
         if self.schema is not None:
             object.__setattr__(self, "schema", quoted(self.schema))
         elif self.location is not None:
+            if "`" in self.location:
+                raise ConfigurationError(
+                    "tables.location has a backtick in it: Delta takes it for the end of a name",
+                    where=self.location,
+                    todo="choose a place without",
+                )
             object.__setattr__(self, "location", absolute(self.location))
         else:
             raise ConfigurationError("the tables have no place", expected=_PLACES)
@@ -66,8 +73,7 @@ class TableSet:
         """A table as SQL statements name it."""
         if self.schema is not None:
             return self._name(name)
-        folder = self._folder(name).replace("`", "``")
-        return f"delta.`{folder}`"
+        return f"delta.`{self._folder(name)}`"
 
     def path(self, name: str) -> str:
         """Folder of a table; of one in a catalog it must exist."""
@@ -118,7 +124,7 @@ class TableSet:
         if [entry.name for entry in folder.iterdir()] != ["_delta_log"]:
             return
         log = (folder / "_delta_log").iterdir()
-        if not any(_COMMIT.fullmatch(entry.name) for entry in log):
+        if not any(COMMIT_FILE.fullmatch(entry.name) for entry in log):
             shutil.rmtree(folder)
 
     def delta(self, name: str) -> DeltaTable:

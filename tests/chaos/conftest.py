@@ -11,11 +11,13 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pyspark
 import pytest
+from promise import assert_next_night_works, assert_run_kept_its_promise
+from pyspark.sql import SparkSession
 from submitted import draw_night
 from undisturbed import Undisturbed, undisturbed_outcomes
 
@@ -96,6 +98,28 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(manifest: Path, tiny_bundle: Path) -> Undisturbed:
     """What a run of that night ends as, if nothing disturbs it."""
     return undisturbed_outcomes(manifest, tiny_bundle)
+
+
+@pytest.fixture
+def assert_promise_kept(
+    spark: SparkSession,
+    manifest: Path,
+    undisturbed: Undisturbed,
+    tiny_bundle: Path,
+    tmp_path: Path,
+) -> Callable[[Path], None]:
+    """The oracle over the tables of a night that was disturbed and ended well; then the next one.
+
+    The next night runs in this process, in a session that knows nothing of the tables.
+    """
+
+    def check(tables: Path) -> None:
+        from jobs.tag_nightly import main
+
+        assert_run_kept_its_promise(tables, manifest, undisturbed)
+        assert_next_night_works(tables, manifest, tiny_bundle, folder=tmp_path, main=main)
+
+    return check
 
 
 @pytest.fixture(scope="session")

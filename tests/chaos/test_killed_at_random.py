@@ -2,7 +2,8 @@
 
 Each seed kills some times and lets the job end then; where that was an error, the same run is
 started again. Whatever was killed, the tables are those of a run that nothing disturbed. A worker
-may also be stopped for good: it answers no more, and has to be ended by Spark.
+may also be stopped for good: it answers no more, and has to be ended by Spark. A driver is also
+killed straight before or after a commit.
 """
 
 from __future__ import annotations
@@ -10,24 +11,29 @@ from __future__ import annotations
 import os
 import random
 import signal
+import struct
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from deltalake.exceptions import TableNotFoundError
 from submitted import LOCAL, draw_night, nightly, submitted
-from undisturbed import Undisturbed, assert_as_undisturbed, undisturbed_outcomes
-from whole_tags import assert_tags_whole
+from undisturbed import Undisturbed, undisturbed_outcomes
 
-from demo.verify import read_rows, verify_run
+from demo.verify import find_run, read_rows
 
 SEEDS = {"worker": range(7), "executor": range(6), "driver": range(7), "hung worker": range(2)}
 KILLS = 2
 MOST_STARTS = 6
+# Commits of a first night, counted from the first table's creation, and whether they are made. The
+# tables take six; a run that is published ends with about the eighteenth.
+COMMITS = ((3, False), (8, True), (10, False), (12, True), (14, False), (15, True), (16, True))
+KILLED_BEFORE, KILLED_AFTER = 2, 3
 # Two executors of a core each, as two machines would be.
 CLUSTER = "local-cluster[2,1,1024]"
 CLUSTER_SETTINGS = (
@@ -113,20 +119,32 @@ KILLERS: dict[str, Callable[[subprocess.Popen[str], random.Random], bool]] = {
 }
 
 
-def disturb(job: subprocess.Popen[str], what: str, chance: random.Random, kills: int) -> int:
-    """Kill at random moments until the job ends or it was enough; how often."""
-    done = 0
+def state_of(tables: Path) -> str:
+    """What the job is doing, as its ledger says."""
+    with suppress(TableNotFoundError):
+        run = find_run(read_rows(tables, "tagging_runs"), "night-1")
+        return "before it starts" if run is None else str(run["state"])
+    return "before there are tables"
+
+
+def disturb(
+    job: subprocess.Popen[str], what: str, chance: random.Random, kills: int, tables: Path
+) -> list[str]:
+    """Kill at random moments until the job ends or it was enough; what it was doing."""
+    hits: list[str] = []
     # A start takes ten seconds, and a driver killed in it was never worth a test.
     pause = chance.uniform(8, 30) if what == "driver" else chance.uniform(0.1, 4)
-    while done < kills:
+    while len(hits) < kills:
         try:
             job.wait(pause)
         except subprocess.TimeoutExpired:
-            done += KILLERS[what](job, chance)
+            state = state_of(tables)
+            if KILLERS[what](job, chance):
+                hits.append(state)
             pause = chance.uniform(0.1, 4)
         else:
             break
-    return done
+    return hits
 
 
 def seeds() -> Iterator[Any]:
@@ -145,14 +163,15 @@ def test_whatever_is_killed_the_tables_end_as_undisturbed_ones(
     *,
     distribution: Path,
     manifest: Path,
-    undisturbed: Undisturbed,
     tiny_bundle: Path,
     spark_home: Path,
     tmp_path: Path,
+    assert_promise_kept: Callable[[Path], None],
     record_property: Callable[[str, object], None],
 ) -> None:
     chance = random.Random(f"{what} {seed}")
-    tables, kills, starts = tmp_path / "tables", 0, 0
+    tables, starts = tmp_path / "tables", 0
+    hits: list[str] = []
     code = None
     while code != 0:
         starts += 1
@@ -165,20 +184,50 @@ def test_whatever_is_killed_the_tables_end_as_undisturbed_ones(
             settings=SETTINGS.get(what, ()),
             environment={"SPARK_HOME": str(spark_home)},
         ) as job:
-            kills += disturb(job, what, chance, KILLS - kills)
+            hits += disturb(job, what, chance, KILLS - len(hits), tables)
             job.communicate(timeout=400)
             code = job.returncode
         # Killed, or an error in one line; nothing else.
         assert code in (0, 1, -signal.SIGKILL), (tmp_path / "stderr.log").read_text()[-3000:]
-    record_property("times", kills)
-    record_property("outcome", f"tables as undisturbed; starts needed: {starts}")
-
-    assert verify_run(tables, manifest, "night-1").broken == ()
-    assert_as_undisturbed(tables, undisturbed)
-    assert_tags_whole(tables)
-    states = Counter(change["state"] for change in read_rows(tables, "tagging_runs"))
-    assert (states["published"], states["held"]) == (1, 0)
+    record_property("times", len(hits))
+    record_property("outcome", f"the promise held; starts needed: {starts}")
+    for hit in hits:
+        record_property("hit", hit)
     assert_nobody_left(job.pid)
+    assert_promise_kept(tables)
+
+
+@pytest.mark.fault("kill -9 of the driver straight before or after a commit")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("number", "made"), COMMITS)
+def test_a_driver_killed_at_a_commit_leaves_what_the_next_start_ends(
+    number: int,
+    *,
+    made: bool,
+    failing_calls: Path,
+    distribution: Path,
+    manifest: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    assert_promise_kept: Callable[[Path], None],
+    record_property: Callable[[str, object], None],
+) -> None:
+    tables, control = tmp_path / "tables", tmp_path / "control"
+    control.write_bytes(struct.pack("=3i", 0, number, KILLED_AFTER if made else KILLED_BEFORE))
+    armed = {
+        "LD_PRELOAD": str(failing_calls),
+        "FAILING_UNDER": str(tables),
+        "FAILING_CONTROL": str(control),
+        "FAILING_COMMITS": "1",
+    }
+    arguments = nightly(tables, manifest, tiny_bundle)
+    for environment, code in ((armed, -signal.SIGKILL), ({}, 0)):
+        with submitted(distribution, tmp_path, arguments, environment=environment) as job:
+            job.communicate(timeout=400)
+        assert job.returncode == code, (tmp_path / "stderr.log").read_text()[-3000:]
+        if environment:
+            record_property("hit", state_of(tables))
+    assert_promise_kept(tables)
 
 
 def assert_nobody_left(session: int) -> None:

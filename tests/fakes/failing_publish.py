@@ -1,13 +1,14 @@
 """Publishes a staged run again and again while one call that changes files fails; tells each try.
 
-    LD_PRELOAD=failing_calls.so FAILING_UNDER=FOLDER FAILING_CONTROL=FILE
-        python failing_publish.py FOLDER made|lost FIRST STEP
+    LD_PRELOAD=failing_calls.so FAILING_UNDER=FOLDER FAILING_CONTROL=FILE FAILING_LOG=FILE
+        python failing_publish.py FOLDER made|lost kinds|every
 
-``made``: the n-th call is not made; ``lost``: it is made, and its answer is lost. Tried are n =
-FIRST, FIRST + STEP, and so on to the last call. After each the same run is started again, and the
-tables end as those that nothing disturbed. First a line with the number of calls and the commits
-that an undisturbed publish adds to each table, then one for each try: n, and the error of the
-disturbed run, nothing where it ended well.
+``made``: the n-th call is not made; ``lost``: it is made, and its answer is lost. Tried is every
+call, or the first and the last of every kind: the same call to a file of the same name, but for
+numbers. After each the same run is started again, and the tables end as those that nothing
+disturbed. First a line with the number of calls and of kinds, and the commits that an undisturbed
+publish adds to each table, then one for each try: n, and the error of the disturbed run, nothing
+where it ended well.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 import shutil
 import struct
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,6 +36,7 @@ LAYOUT = "=3i"  # seen, failing, answer
 SIZE = struct.calcsize(LAYOUT)
 BEFORE = [row("a"), row("b"), row("c"), row("d", "/bad/corrupt/d.jpg")]
 AFTER = [row("a", version="2"), row("b", deleted=True), row("e"), row("d", version="2")]
+NUMBERS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 
 
 class Control:
@@ -49,6 +53,14 @@ class Control:
     def fail(self, number: int, *, lost: bool = False) -> None:
         """Count anew, and let one call fail; 0: none."""
         struct.pack_into(LAYOUT, self._shared, 0, 0, number, int(lost))
+
+
+def choose_calls(calls: Sequence[str]) -> dict[int, str]:
+    """The first and the last call of every kind, counted from 1, and the kind."""
+    kinds = [NUMBERS.sub("#", call) for call in calls]
+    first = {kind: number for number, kind in reversed(list(enumerate(kinds, 1)))}
+    last = {kind: number for number, kind in enumerate(kinds, 1)}
+    return {number: kind for ends in (first, last) for kind, number in ends.items()}
 
 
 def stage(catalogue: Catalogue) -> str:
@@ -75,7 +87,7 @@ def tell(*words: object) -> None:
     sys.stdout.flush()
 
 
-def main(folder: Path, control: Control, *, lost: bool, first: int, step: int) -> None:
+def main(folder: Path, control: Control, log: Path, *, lost: bool, every: bool) -> None:
     spark: SparkSession = open_session("failing publish")
     spark.sparkContext.setLogLevel("OFF")
     source = folder / "source"
@@ -86,13 +98,17 @@ def main(folder: Path, control: Control, *, lost: bool, first: int, step: int) -
     shutil.copytree(source / "tables", staged)
     before = catalogue.versions()
     since = before["image_tags"]
+    log.write_text("")
     control.fail(0)
     publish(catalogue, manifest)
+    noted = [call.replace(str(source), "") for call in log.read_text().splitlines()]
     calls, expected = control.seen, read_state(Path(catalogue.location))
+    kinds = choose_calls(noted)
     assert_tags_whole(Path(catalogue.location), since=since)
     added = {table: version - before[table] for table, version in catalogue.versions().items()}
-    tell(json.dumps({"calls": calls, "commits": added}))
-    for number in range(first, calls + 1, step):
+    told = {"calls": calls, "kinds": len({*kinds.values()}), "commits": added}
+    tell(json.dumps(told))
+    for number in range(1, calls + 1) if every else sorted(kinds):
         catalogue.location = str(folder / f"try-{number}")
         shutil.copytree(staged, catalogue.location)
         error = ""
@@ -122,7 +138,7 @@ if __name__ == "__main__":
     main(
         Path(sys.argv[1]),
         Control(Path(os.environ["FAILING_CONTROL"])),
+        Path(os.environ["FAILING_LOG"]),
         lost=sys.argv[2] == "lost",
-        first=int(sys.argv[3]),
-        step=int(sys.argv[4]),
+        every=sys.argv[3] == "every",
     )

@@ -2,8 +2,9 @@
 
 Its embedding holds the scores of all labels the model knows, so that it can be scored again.
 
-``/ok/...`` is tagged, ``/bad/REASON/...`` fails for that reason. Calls are noted in a folder, so
-that tests can count how often an image went through the model.
+``/ok/...`` is tagged, ``/bad/REASON/...`` fails for that reason, ``/fatal/...`` is an error of the
+model as long as there is a file ``fatal`` beside the folder in which calls are noted, so that tests
+can count how often an image went through the model.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ def make_tagger(
     @pandas_udf(OUTCOME)
     def tag(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
         import hashlib
+        import os
         import uuid
+
+        from pipeline.errors import ModelError
 
         for image_ids, uris, contents, _ in batches:
             rows = []
@@ -83,11 +87,14 @@ def make_tagger(
                 note.write("\n".join(seen))
             for uri, content in zip(uris, contents, strict=True):
                 place = (uri or "").split("?")[0]
+                if "/fatal/" in place and os.path.exists(f"{folder}/../fatal"):
+                    raise ModelError("the model gave no numbers")
                 if "/bad/" in place:
                     reason = place.split("/bad/")[1].split("/")[0]
                     retriable = reason in ("not_found", "server_error")
                     rows.append((reason, "on purpose", retriable, *[None] * 7))
                     continue
+                place = place.replace("/fatal/", "/ok/")
                 place = place[max(0, place.find("/ok/")) :]  # the same in every temporary folder
                 digest = hashlib.sha256(content or (model + place).encode()).digest()
                 vector = [byte / 255 for byte in digest[: len(KNOWN)]]

@@ -390,8 +390,12 @@ def test_decoders_vanish_with_whoever_is_killed_above_them(victim: str) -> None:
 
         os.kill(parent.pid if victim == "worker" else warden, signal.SIGKILL)
 
-        assert wait_until(lambda: not any(map(is_running, [warden, *cells])))
-        parent.kill()
+        try:
+            assert wait_until(lambda: not any(map(is_running, [warden, *cells])))
+        finally:
+            parent.kill()
+            for left in filter(is_running, [warden, *cells]):  # they would hold the test's output
+                os.kill(left, signal.SIGKILL)
 
 
 def test_a_fork_of_the_process_starts_its_own_and_leaves_the_others_alone(cage: Cage) -> None:
