@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from delta import configure_spark_with_delta_pip
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkRuntimeError
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
@@ -98,6 +99,7 @@ def open_session(app_name: str) -> SparkSession:
 
     Raises:
         ConfigurationError: No Java, a JVM that does not start, or Delta not configured.
+        PipelineError: Spark does not start in its JVM.
     """
     builder = SparkSession.builder.appName(app_name)
     if not _has_session() and not _under_spark_submit():
@@ -115,6 +117,14 @@ def open_session(app_name: str) -> SparkSession:
             got=str(error),
             todo="see its own message above; Spark 4.2 needs Java 17 or newer, and Delta's jar "
             "comes from Maven Central at the first start",
+        ) from error
+    except Py4JJavaError as error:
+        causes = [line[2:] for line in str(error).splitlines() if line.startswith(": ")]
+        raise PipelineError(
+            "Spark did not start",
+            got=causes[0] if causes else error,
+            todo="look at the disks of spark.local.dir and spark.eventLog.dir first: they must "
+            "exist, be writable, and have space left",
         ) from error
     # PySpark would tell every error of a query on stderr as well, as JSON, beside our one line.
     PySparkLogger.getLogger("SQLQueryContextLogger").setLevel("CRITICAL")
