@@ -124,7 +124,8 @@ class Submitted:
         event_log: Spark's.
         began: When it was started; seconds since 1970, as ``ended``.
         ended: When it was over.
-        lines: Its lines on stderr, and when each arrived.
+        lines: What the job wrote, its log and its summary, and when each line arrived: spark-submit
+            puts both on stdout.
     """
 
     summary: dict[str, Any]
@@ -160,18 +161,18 @@ def submit(
     lines: list[tuple[float, str]] = []
     began = time.time()
     with (
-        (folder / "stdout").open("w", encoding="utf-8") as out,
+        (folder / "stderr").open("w", encoding="utf-8") as errors,
         subprocess.Popen(
-            command, env=environment, stdout=out, stderr=subprocess.PIPE, text=True, cwd=folder
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder
         ) as process,
     ):
-        for line in process.stderr or ():
+        for line in process.stdout or ():
             lines.append((time.time(), line.rstrip("\n")))
     ended = time.time()
     if process.returncode != 0:
         last = "\n".join(line for _, line in lines[-20:])
         raise SystemExit(f"the job failed with exit code {process.returncode}:\n{last}")
-    summary = json.loads((folder / "stdout").read_text(encoding="utf-8").splitlines()[-1])
+    summary = json.loads(lines[-1][1])
     event_log = next((folder / "events").iterdir())
     return Submitted(summary=summary, event_log=event_log, began=began, ended=ended, lines=lines)
 
