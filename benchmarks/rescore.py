@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/rescore.py [--images 500000] [--rounds 5]
 
 A catalogue is published without running a model: each image has 512 floats near those of three of
-120 labels, drawn with a long tail. Then ``backfill_catalog`` brings it to a taxonomy in which 20 of
-the 120 labels have other texts, from start to exit, through spark-submit on ``local[2]``; each
+120 labels, drawn with a long tail. Then ``backfill_catalog`` brings it to a taxonomy in which the
+20 rarest labels have other texts, from start to exit, through spark-submit on ``local[2]``; each
 round begins with a copy of the same tables. ``stage_images_per_s`` is of the stage that scores
 (reading, scoring, keeping), from Spark's event log. The loops read the same embeddings from
 Parquet, make each row's tags with numpy and write Parquet, in one process: ``rows`` takes one
@@ -76,7 +76,10 @@ LOOP_ROWS = 20_000  # read at a time: what pandas holds of all would not fit eve
 def taxonomy(*, revised: bool) -> Taxonomy:
     """The catalogue's taxonomy, or the one it is to be scored with."""
     labels = [
-        {"id": f"label-{number}", "texts": [f"{'new ' * (revised and number < CHANGED)}{number}"]}
+        {
+            "id": f"label-{number}",
+            "texts": [f"{'new ' * (revised and number >= LABELS - CHANGED)}{number}"],
+        }
         for number in range(LABELS)
     ]
     task = {"id": "scene", "kind": "multi_label", "threshold": THRESHOLD, "labels": labels}
