@@ -61,7 +61,7 @@ def find_moments(done: Submitted, first: float) -> dict[str, float]:
     for event in read_events(done.event_log):
         if event["Event"] == "SparkListenerApplicationStart":
             found["context"] = event["Timestamp"] / 1000
-    found["tasks"], found["tagged"] = tagging_span(done.event_log)
+    found["tasks"], found["tagged"] = tagging_span(done.event_log, after=found["selected"])
     found["exit"] = done.ended
     return {
         name: round(moment - done.began, 3)

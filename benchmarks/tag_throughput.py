@@ -212,15 +212,21 @@ def read_events(event_log: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def tagging_span(event_log: Path) -> tuple[float, float]:
-    """Start of the first and end of the last task of the longest stage, in seconds."""
+def tagging_span(event_log: Path, *, after: float = 0.0) -> tuple[float, float]:
+    """Start of the first and end of the last task of the longest stage, in seconds.
+
+    Args:
+        event_log: Spark's.
+        after: Only tasks that started later: in short runs the preflight is longer than tagging.
+    """
     spans: dict[int, list[tuple[int, int]]] = {}
     for event in read_events(event_log):
         if event["Event"] == "SparkListenerTaskEnd":
             info = event["Task Info"]
-            spans.setdefault(event["Stage ID"], []).append(
-                (info["Launch Time"], info["Finish Time"])
-            )
+            if info["Launch Time"] / 1000 >= after:
+                spans.setdefault(event["Stage ID"], []).append(
+                    (info["Launch Time"], info["Finish Time"])
+                )
     tasks = max(spans.values(), key=lambda stage: sum(end - begin for begin, end in stage))
     return min(begin for begin, _ in tasks) / 1000, max(end for _, end in tasks) / 1000
 

@@ -12,8 +12,8 @@ MIB = 2**20
 @pytest.mark.parametrize(
     ("table_bytes", "file_bytes"),
     [
-        (0, 4 * MIB),
-        (100 * MIB, 4 * MIB),
+        (0, MIB),
+        (100 * MIB, MIB),
         (8 * MIB * SORTED_FILES, 8 * MIB),
         (10**13, 256 * MIB),
     ],
