@@ -22,7 +22,7 @@ from submitted import draw_night
 from undisturbed import Undisturbed, undisturbed_outcomes
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
-CALLS = Path(__file__).parents[1] / "fakes" / "failing_calls.c"
+FAKES = Path(__file__).parents[1] / "fakes"
 BEGIN, END = "<!-- faults -->\n", "<!-- end of faults -->\n"
 _FAULT = "fault"
 
@@ -79,12 +79,23 @@ def make_table(rows: dict[str, str]) -> str:
 @pytest.fixture(scope="session")
 def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library of ``tests/fakes/failing_calls.c``, for LD_PRELOAD."""
+    return compile_library("failing_calls", tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(scope="session")
+def hanging_open(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of ``tests/fakes/hanging_open.c``, for LD_PRELOAD."""
+    return compile_library("hanging_open", tmp_path_factory.mktemp("library"))
+
+
+def compile_library(name: str, folder: Path) -> Path:
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":
         pytest.skip("calls can be made to fail where there is Linux and a C compiler")
-    path = tmp_path_factory.mktemp("library") / "failing_calls.so"
+    path = folder / f"{name}.so"
     options = ("-shared", "-fPIC", "-O1", "-Wall", "-Werror")
-    subprocess.run([compiler, *options, "-o", str(path), str(CALLS), "-ldl"], check=True)
+    source = str(FAKES / f"{name}.c")
+    subprocess.run([compiler, *options, "-o", str(path), source, "-ldl"], check=True)
     return path
 
 

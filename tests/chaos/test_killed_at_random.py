@@ -1,9 +1,10 @@
 """kill -9 at random moments of a job: of its Python workers, its executors, its driver.
 
 Each seed kills some times and lets the job end then; where that was an error, the same run is
-started again. Whatever was killed, the tables are those of a run that nothing disturbed. A worker
-may also be stopped for good: it answers no more, and has to be ended by Spark. A driver is also
-killed straight before or after a commit.
+started again. Whatever was killed, the tables are those of a run that nothing disturbed. Moments
+are drawn over the commits of a night, since time alone would meet its start again and again. A
+driver is also killed straight before or after a commit. A worker may also hang: it answers no more,
+and has to be ended by Spark.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from deltalake.exceptions import TableNotFoundError
 from submitted import LOCAL, draw_night, nightly, submitted
@@ -27,11 +29,13 @@ from undisturbed import Undisturbed, undisturbed_outcomes
 
 from demo.verify import find_run, read_rows
 
-SEEDS = {"worker": range(7), "executor": range(6), "driver": range(7), "hung worker": range(2)}
+SEEDS = {"worker": range(7), "executor": range(6), "driver": range(7)}
 KILLS = 2
 MOST_STARTS = 6
-# Commits of a first night, counted from the first table's creation, and whether they are made. The
-# tables take six; a run that is published ends with about the eighteenth.
+# Commits until a kill: the tables take six, a night that is published ends with about the
+# nineteenth. Workers have nothing to do after the facts.
+MOST_COMMITS = {"worker": 12, "executor": 18, "driver": 18}
+# Commits of a first night, counted from the first table's creation, and whether they are made.
 COMMITS = ((3, False), (8, True), (10, False), (12, True), (14, False), (15, True), (16, True))
 KILLED_BEFORE, KILLED_AFTER = 2, 3
 # Two executors of a core each, as two machines would be.
@@ -41,11 +45,8 @@ CLUSTER_SETTINGS = (
     "spark.task.maxFailures=4",
     "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 )
-SETTINGS = {
-    "executor": CLUSTER_SETTINGS,
-    # A worker of a tiny model that says nothing for so long is taken for hung.
-    "hung worker": ("spark.sql.execution.pyspark.udf.idleTimeoutSeconds=15",),
-}
+# A worker of a tiny model that says nothing for so long is taken for hung.
+IMPATIENT = ("spark.sql.execution.pyspark.udf.idleTimeoutSeconds=15",)
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +79,11 @@ def find(job: subprocess.Popen[str], said: str) -> list[psutil.Process]:
     return found
 
 
-def kill_worker(
-    job: subprocess.Popen[str], chance: random.Random, how: int = signal.SIGKILL
-) -> bool:
+def kill_worker(job: subprocess.Popen[str], chance: random.Random) -> bool:
     """One that the daemon forked; not the daemon."""
     daemons = find(job, "pyspark.daemon")
     workers = [one for one in daemons if one.ppid() in {daemon.pid for daemon in daemons}]
-    return kill(chance.choice(workers), how) if workers else False
-
-
-def stop_worker(job: subprocess.Popen[str], chance: random.Random) -> bool:
-    return kill_worker(job, chance, signal.SIGSTOP)
+    return kill(chance.choice(workers)) if workers else False
 
 
 def kill_executor(job: subprocess.Popen[str], chance: random.Random) -> bool:
@@ -103,9 +98,9 @@ def kill_driver(job: subprocess.Popen[str], chance: random.Random) -> bool:
     return True
 
 
-def kill(process: psutil.Process, how: int = signal.SIGKILL) -> bool:
+def kill(process: psutil.Process) -> bool:
     try:
-        process.send_signal(how)
+        process.kill()
     except psutil.NoSuchProcess:
         return False
     return True
@@ -115,7 +110,6 @@ KILLERS: dict[str, Callable[[subprocess.Popen[str], random.Random], bool]] = {
     "worker": kill_worker,
     "executor": kill_executor,
     "driver": kill_driver,
-    "hung worker": stop_worker,
 }
 
 
@@ -132,27 +126,34 @@ def disturb(
 ) -> list[str]:
     """Kill at random moments until the job ends or it was enough; what it was doing."""
     hits: list[str] = []
-    # A start takes ten seconds, and a driver killed in it was never worth a test.
-    pause = chance.uniform(8, 30) if what == "driver" else chance.uniform(0.1, 4)
     while len(hits) < kills:
-        try:
-            job.wait(pause)
-        except subprocess.TimeoutExpired:
-            state = state_of(tables)
-            if KILLERS[what](job, chance):
-                hits.append(state)
-            pause = chance.uniform(0.1, 4)
-        else:
+        commits = chance.randint(0, MOST_COMMITS[what])
+        if not goes_so_far(job, tables, commits, pause_s=chance.uniform(0, 2)):
             break
+        state = state_of(tables)
+        if KILLERS[what](job, chance):
+            hits.append(state)
     return hits
+
+
+def goes_so_far(job: subprocess.Popen[str], tables: Path, commits: int, *, pause_s: float) -> bool:
+    """Whether a job goes on for a while after so many commits."""
+    while len([*tables.glob("*/_delta_log/*.json")]) < commits:
+        if job.poll() is not None:
+            return False
+        time.sleep(0.05)
+    try:
+        job.wait(pause_s)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def seeds() -> Iterator[Any]:
     for what, numbers in SEEDS.items():
-        deed = "SIGSTOP of a worker" if what == "hung worker" else f"kill -9 of a random {what}"
-        mark = pytest.mark.fault(f"{deed} at random moments")
+        mark = pytest.mark.fault(f"kill -9 of a random {what} at random moments")
         for seed in numbers:
-            yield pytest.param(what, seed, marks=mark, id=f"{what.replace(' ', '-')}-{seed}")
+            yield pytest.param(what, seed, marks=mark, id=f"{what}-{seed}")
 
 
 @pytest.mark.timeout(900)
@@ -181,7 +182,7 @@ def test_whatever_is_killed_the_tables_end_as_undisturbed_ones(
             tmp_path,
             nightly(tables, manifest, tiny_bundle),
             master=CLUSTER if what == "executor" else LOCAL,
-            settings=SETTINGS.get(what, ()),
+            settings=CLUSTER_SETTINGS if what == "executor" else (),
             environment={"SPARK_HOME": str(spark_home)},
         ) as job:
             hits += disturb(job, what, chance, KILLS - len(hits), tables)
@@ -227,6 +228,37 @@ def test_a_driver_killed_at_a_commit_leaves_what_the_next_start_ends(
         assert job.returncode == code, told[-3000:]
         if environment:
             record_property("hit", state_of(tables))
+    assert_promise_kept(tables)
+
+
+@pytest.mark.fault("a worker hangs for ever while it opens an image")
+@pytest.mark.timeout(900)
+def test_a_worker_that_hangs_is_ended_and_its_task_tried_again(
+    *,
+    hanging_open: Path,
+    distribution: Path,
+    manifest: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    assert_promise_kept: Callable[[Path], None],
+) -> None:
+    tables = tmp_path / "tables"
+    image = next(row["uri"] for row in pq.read_table(manifest).to_pylist()[3:])
+    mark = Path(f"{image}.hung")
+    try:
+        with submitted(
+            distribution,
+            tmp_path,
+            nightly(tables, manifest, tiny_bundle),
+            settings=IMPATIENT,
+            environment={"LD_PRELOAD": str(hanging_open), "HANGING_OPEN": image},
+        ) as job:
+            told, _ = job.communicate(timeout=400)
+        assert job.returncode == 0, told[-3000:]
+        assert mark.exists(), "nobody hung"
+    finally:
+        mark.unlink(missing_ok=True)
+    assert_nobody_left(job.pid)
     assert_promise_kept(tables)
 
 
