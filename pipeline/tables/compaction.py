@@ -48,7 +48,8 @@ _SMALL_BYTES = "spark.databricks.delta.optimize.minFileSize"
 # the ranks. A column of few values (labels, runs) has small ranks, which differ in their last bits
 # only: files would be told apart by the image alone. With few ranges all columns count alike; so
 # many for all columns together are enough for several to a file.
-_RANGES, _CELLS = "spark.databricks.io.skipping.mdc.rangeId.max", 4096
+_RANGES = "spark.databricks.io.skipping.mdc.rangeId.max"
+_CELLS = 4096
 
 _HISTORY = 100  # commits looked at; a table with none of ours among so many is worth the work
 _TIDYING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
@@ -97,7 +98,8 @@ def compact(
             with one_commit(tables, name, note=note, lease=lease):
                 partition.executeCompaction()
         return
-    settings, columns = {}, CLUSTERED_BY.get(name, ())
+    columns = CLUSTERED_BY.get(name, ())
+    settings: dict[str, str] = {}
     if columns:
         size = int(tables.delta(name).detail().collect()[0]["sizeInBytes"])
         file_bytes = sorted_file_bytes(size)
