@@ -40,10 +40,9 @@ CLUSTERED_BY = {
 # an image's stood side by side.
 SORTED_FILES = 512
 _LEAST_FILE_BYTES, _MOST_FILE_BYTES = 2**20, 256 * 2**20
-_FILE_BYTES = 4 * 2**20, 256 * 2**20
-_FILE_BYTES = "spark.databricks.delta.optimize.maxFileSize"
+_MAX_FILE_SIZE = "spark.databricks.delta.optimize.maxFileSize"
 # Without sorting, files below it are brought together: not those that were sorted before.
-_SMALL_BYTES = "spark.databricks.delta.optimize.minFileSize"
+_MIN_FILE_SIZE = "spark.databricks.delta.optimize.minFileSize"
 # Delta ranks the values of each column in so many ranges, 1,000 by default, and mixes the bits of
 # the ranks. A column of few values (labels, runs) has small ranks, which differ in their last bits
 # only: files would be told apart by the image alone. With few ranges all columns count alike; so
@@ -103,7 +102,7 @@ def compact(
     if columns:
         size = int(tables.delta(name).detail().collect()[0]["sizeInBytes"])
         file_bytes = sorted_file_bytes(size)
-        settings = {_FILE_BYTES: str(file_bytes), _SMALL_BYTES: str(file_bytes // 2)}
+        settings = {_MAX_FILE_SIZE: str(file_bytes), _MIN_FILE_SIZE: str(file_bytes // 2)}
     if len(columns) > 1:
         settings[_RANGES] = str(round(_CELLS ** (1 / len(columns))))
     optimize = tables.delta(name).optimize()
