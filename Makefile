@@ -44,7 +44,7 @@ test-state: setup ## Run the other half: what stands between nights, and whole j
 test-long: setup ## Run the stories that take long: registries, trainings killed or in two processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m "long and not chaos" $(ARGS) tests
 
-test-chaos: setup ## Kill and race whole jobs through spark-submit; minutes, not part of test
+test-chaos: setup ## Kill and race whole jobs through spark-submit; over an hour, not part of test
 	OMP_NUM_THREADS=1 $(PY) -m pytest --durations=15 -m chaos $(ARGS) tests/chaos tests/state
 
 test-unit: setup ## Run the tests that need no Java, on all cores

@@ -19,6 +19,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,8 @@ def tag(image_id: Column, uri: Column, content: Column, text: Column) -> Column:
     )
 
 
-def make_session(folder: Path, memory: str) -> SparkSession:
-    """The laptop's settings, with the memory a million rows need."""
+def make_session(folder: Path, memory: str, more: Mapping[str, str] | None = None) -> SparkSession:
+    """The laptop's settings, with the memory a million rows need, and others beside them."""
     builder = SparkSession.builder.appName("data plane")
     for name, value in {
         **LAPTOP_SETTINGS,
@@ -97,6 +98,7 @@ def make_session(folder: Path, memory: str) -> SparkSession:
         "spark.ui.enabled": "false",
         "spark.local.dir": str(folder / "local"),
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        **(more or {}),
     }.items():
         builder = builder.config(name, value)
     session = configure_spark_with_delta_pip(builder).getOrCreate()

@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -113,47 +115,118 @@ def time_loop(bundle: Path, manifest: Path) -> float:
     return len(uris) / (max(end for _, end in times) - min(begin for begin, _ in times))
 
 
-def time_job(bundle: Path, manifest: Path, folder: Path, *more: str) -> float:
-    """Images per second of the job, between the start of the first and the end of the last task."""
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """A job that ran through spark-submit.
+
+    Attributes:
+        summary: The last line of its stdout.
+        event_log: Spark's.
+        began: When it was started; seconds since 1970, as ``ended``.
+        ended: When it was over.
+        lines: What the job wrote, its log and its summary, and when each line arrived: spark-submit
+            puts both on stdout.
+    """
+
+    summary: dict[str, Any]
+    event_log: Path
+    began: float
+    ended: float
+    lines: list[tuple[float, str]]
+
+
+def submit(
+    job: str, folder: Path, *arguments: str, conf: Mapping[str, str] | None = None
+) -> Submitted:
+    """Run a job on ``local[2]`` through spark-submit, with the laptop's settings and ``conf``."""
     (folder / "events").mkdir(parents=True)
+    settings = {
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": (folder / "events").as_uri(),
+        "spark.eventLog.compress": "false",
+        "spark.eventLog.rolling.enabled": "false",
+        **(conf or {}),
+    }
     command = [
         str(Path(sys.executable).with_name("spark-submit")),
         *("--properties-file", str(ROOT / "conf" / "spark" / "laptop.conf")),
         *("--master", f"local[{PROCESSES},3]"),
-        *("--conf", "spark.eventLog.enabled=true"),
-        *("--conf", f"spark.eventLog.dir={(folder / 'events').as_uri()}"),
-        *("--conf", "spark.eventLog.compress=false"),
-        *("--conf", "spark.eventLog.rolling.enabled=false"),
-        str(ROOT / "jobs" / "tag_nightly.py"),
-        f"--tables.location={folder / 'tables'}",
-        f"--manifest.path={manifest}",
-        f"--model.uri={bundle}",
-        f"--model.batch_size={BATCH}",
+        *(word for name, value in settings.items() for word in ("--conf", f"{name}={value}")),
+        str(ROOT / "jobs" / f"{job}.py"),
+        *arguments,
         "--log.progress=false",
-        *more,
     ]
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     environment.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, cwd=folder
+    lines: list[tuple[float, str]] = []
+    began = time.time()
+    with (
+        (folder / "stderr").open("w", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            lines.append((time.time(), line.rstrip("\n")))
+    ended = time.time()
+    if process.returncode != 0:
+        last = "\n".join(line for _, line in lines[-20:])
+        raise SystemExit(f"the job failed with exit code {process.returncode}:\n{last}")
+    summary = json.loads(lines[-1][1])
+    event_log = next((folder / "events").iterdir())
+    return Submitted(summary=summary, event_log=event_log, began=began, ended=ended, lines=lines)
+
+
+def submit_tagging(
+    bundle: Path,
+    manifest: Path,
+    folder: Path,
+    *more: str,
+    tables: Path | None = None,
+    conf: Mapping[str, str] | None = None,
+) -> Submitted:
+    """Tag a manifest, into new tables unless others are named."""
+    return submit(
+        "tag_nightly",
+        folder,
+        f"--tables.location={tables or folder / 'tables'}",
+        f"--manifest.path={manifest}",
+        f"--model.uri={bundle}",
+        f"--model.batch_size={BATCH}",
+        *more,
+        conf=conf,
     )
-    if done.returncode != 0:
-        raise SystemExit(f"the job failed with exit code {done.returncode}:\n{done.stderr[-2000:]}")
-    summary = json.loads(done.stdout.splitlines()[-1])
-    began, ended = tagging_span(next((folder / "events").iterdir()))
-    return float(summary["tagged"] / (ended - began))
 
 
-def tagging_span(event_log: Path) -> tuple[float, float]:
-    """Start of the first and end of the last task of the longest stage, in seconds."""
+def time_job(bundle: Path, manifest: Path, folder: Path, *more: str) -> float:
+    """Images per second of the job, between the start of the first and the end of the last task."""
+    done = submit_tagging(bundle, manifest, folder, *more)
+    began, ended = tagging_span(done.event_log)
+    return float(done.summary["tagged"] / (ended - began))
+
+
+def read_events(event_log: Path) -> Iterator[dict[str, Any]]:
+    """The events of Spark's log."""
+    with event_log.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def tagging_span(event_log: Path, *, after: float = 0.0) -> tuple[float, float]:
+    """Start of the first and end of the last task of the longest stage, in seconds.
+
+    Args:
+        event_log: Spark's.
+        after: Only tasks that started later: in short runs the preflight is longer than tagging.
+    """
     spans: dict[int, list[tuple[int, int]]] = {}
-    for line in event_log.read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
+    for event in read_events(event_log):
         if event["Event"] == "SparkListenerTaskEnd":
             info = event["Task Info"]
-            spans.setdefault(event["Stage ID"], []).append(
-                (info["Launch Time"], info["Finish Time"])
-            )
+            if info["Launch Time"] / 1000 >= after:
+                spans.setdefault(event["Stage ID"], []).append(
+                    (info["Launch Time"], info["Finish Time"])
+                )
     tasks = max(spans.values(), key=lambda stage: sum(end - begin for begin, end in stage))
     return min(begin for begin, _ in tasks) / 1000, max(end for _, end in tasks) / 1000
 

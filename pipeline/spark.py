@@ -6,6 +6,7 @@ Python (console commands, tests) the session is a laptop's, with Delta's jar fro
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -22,6 +23,8 @@ from pyspark.sql import SparkSession
 
 import pipeline.errors
 from pipeline.errors import ConfigurationError, PipelineError
+
+log = logging.getLogger(__name__)
 
 DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -133,6 +136,7 @@ def open_session(app_name: str) -> SparkSession:
     for key in _DEFAULTS_AT_RUN_TIME:
         if spark.conf.get(key, None) is None:
             spark.conf.set(key, LAPTOP_SETTINGS[key])
+    log.info("the Spark session is up: %s on %s", spark.version, spark.sparkContext.master)
     return spark
 
 

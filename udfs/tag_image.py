@@ -16,9 +16,9 @@ from pyspark.sql import Column
 from pyspark.sql.pandas.functions import pandas_udf
 
 from pipeline.errors import ModelError
-from pipeline.images.loader import ImageRequest
+from pipeline.images.loader import ImageRequest, KnownImage
 from pipeline.models.scoring import FloatArray
-from pipeline.tables.schemas import OUTCOME
+from pipeline.tables.schemas import KNOWN, OUTCOME
 from pipeline.taxonomy import Label, Task, Taxonomy
 from udfs.settings import TaggerSettings
 from udfs.worker import get_engine
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
     GetEngine = Callable[[TaggerSettings], Engine]
 
-TagImage = Callable[[Column, Column, Column, Column], Column]
+TagImage = Callable[..., Column]
 
 
 def make_tag_image(settings: TaggerSettings, *, engine_of: GetEngine = get_engine) -> TagImage:
     """The UDF over the columns image_id, uri, content and text; its struct is ``OUTCOME``.
+
+    A fifth column, ``KNOWN`` or null, may tell what the same model made of the image before: as
+    long as its bytes are those, it is neither decoded nor encoded.
 
     It is declared nondeterministic although it is not. Spark evaluates a deterministic UDF once in
     every place the plan mentions its result: a filter on ``outcome.reason`` would send every image
@@ -46,7 +49,8 @@ def make_tag_image(settings: TaggerSettings, *, engine_of: GetEngine = get_engin
         engine_of: Where workers get their engine; tests put a fake here.
     """
 
-    # Spark resolves these hints when the UDF is made: Iterator and pd must be module globals.
+    # Spark resolves these hints when the UDF is made: Iterator and pd must be module globals. It
+    # takes no union; what is known comes as a frame all the same.
     @pandas_udf(OUTCOME)  # type: ignore[call-overload, untyped-decorator]
     def tag_image(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
         engine = engine_of(settings)
@@ -57,12 +61,13 @@ def make_tag_image(settings: TaggerSettings, *, engine_of: GetEngine = get_engin
 
 
 def tag_batches(
-    batches: Iterable[tuple[pd.Series, ...]], engine: Engine, *, score_floor: float
+    batches: Iterable[tuple[pd.Series | pd.DataFrame, ...]], engine: Engine, *, score_floor: float
 ) -> Iterator[pd.DataFrame]:
     """The body of the UDF.
 
     Args:
-        batches: Series image_id, uri, content and text, of any lengths.
+        batches: Series image_id, uri, content and text, of any lengths; and a frame of ``KNOWN``
+            where something is known.
         engine: Looks ahead in the batches as far as it likes, and forms its own.
         score_floor: Scores below it are left out, 0 to 1.
 
@@ -73,7 +78,7 @@ def tag_batches(
         ModelError: The engine fails, or gives other rows than it was asked for.
     """
     taxonomy = engine.predictor.taxonomy
-    requests = ([ImageRequest(*row) for row in _rows(batch)] for batch in batches)
+    requests = (_requests(batch) for batch in batches)
     for outcomes in run_batches(requests, engine):
         yield make_frame(outcomes, taxonomy, score_floor=score_floor)
 
@@ -174,10 +179,24 @@ def make_tags(
     ]
 
 
-def _rows(batch: tuple[pd.Series, ...]) -> Iterator[tuple[Any, ...]]:
+def _requests(batch: tuple[pd.Series | pd.DataFrame, ...]) -> list[ImageRequest]:
     # where pandas put NaN for null, an image id or a path of NaN would be one
-    columns = (series.astype(object).where(series.notna(), None) for series in batch)
-    return zip(*columns, strict=True)
+    columns: list[Iterable[Any]] = [
+        column.astype(object).where(column.notna(), None)
+        if isinstance(column, pd.Series)
+        else _known_images(column)
+        for column in batch
+    ]
+    return [ImageRequest(*row) for row in zip(*columns, strict=True)]
+
+
+def _known_images(frame: pd.DataFrame) -> Iterator[KnownImage | None]:
+    """A frame of ``KNOWN``, all null in the rows of which nothing is known."""
+    for sha256, width, height, vector in zip(*(frame[name] for name in KNOWN.names), strict=True):
+        if isinstance(sha256, str):
+            yield KnownImage(sha256, int(width), int(height), np.asarray(vector, np.float32))
+        else:
+            yield None
 
 
 def _answers_to(keys: list[str], outcomes: list[Outcome]) -> list[Outcome]:

@@ -29,5 +29,6 @@ def read_tagger(
         rescore=make_score_embedding(settings) if info.scores_from_embedding else None,
         model_version=settings.model_version,
         taxonomy=info.taxonomy,
+        recalls=info.scores_from_embedding and model.remember_images > 0,
     )
     return settings, tagger

@@ -102,8 +102,8 @@ class ModelConfig:
             texts and the row has one. Its tags have the source ``text``; it keeps its failure.
         remember_images: Images whose results each executor keeps in its local folder while it runs:
             an image with the same bytes as one of them is neither decoded nor encoded. Of 512
-            floats and a hundred labels 3 kB each. 0: none; within a batch the same bytes are
-            encoded once all the same.
+            floats and a hundred labels 3 kB each. 0: none, nor is what the tables know of an
+            image's bytes made use of; within a batch the same bytes are encoded once all the same.
     """
 
     uri: str

@@ -34,6 +34,23 @@ from pipeline.images.reasons import Failure, Reason
 MAX_WAITING_BYTES = 256 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownImage:
+    """What an earlier run made of an image, and of which bytes.
+
+    Attributes:
+        content_sha256: Of the file's bytes, in hex.
+        width: Pixels of the original, as displayed.
+        height: Pixels of the original, as displayed.
+        embedding: [D], float32, of length 1.
+    """
+
+    content_sha256: str
+    width: int
+    height: int
+    embedding: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
     """An image to load.
@@ -43,12 +60,14 @@ class ImageRequest:
         uri: Where it is.
         content: Its bytes; then ``uri`` is not read.
         text: Its title or description; travels along.
+        known: What may be known of its bytes; the loader looks at it through ``recall`` only.
     """
 
     key: str
     uri: str | None
     content: bytes | None
     text: str | None = None
+    known: KnownImage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
-from pipeline.images.loader import ImageRequest, Loaded, LoadedImage, RememberedImage
+from pipeline.images.loader import (
+    ImageRequest,
+    KnownImage,
+    Loaded,
+    LoadedImage,
+    RememberedImage,
+)
 from pipeline.images.reasons import Failure
 from pipeline.models.memory import Memory, Remembered, name_of
 from pipeline.models.predictor import Prediction, Predictor, Source
@@ -181,6 +188,10 @@ class Engine:
             waiting.append((seen, self.predictor.submit(pixels, _texts(items, seen))))
         if described:
             waiting.append((described, self.predictor.submit(None, _texts(items, described))))
+        known = {place: one for place, (_, image) in enumerate(items) if (one := _known(image))}
+        if known:
+            vectors = np.stack([one.embedding for one in known.values()])
+            waiting.append((list(known), partial(self.predictor.predict_from_embeddings, vectors)))
 
         def finish() -> list[Outcome]:
             for places, wait in waiting:
@@ -205,6 +216,13 @@ def name_result(predictor: Predictor, content_sha256: str, request: ImageRequest
     return name_of(content_sha256, request.text if predictor.reads_text else None)
 
 
+def _known(image: Loaded) -> KnownImage | None:
+    """What the tables know of an image's bytes, if that is all its outcome needs."""
+    if isinstance(image, RememberedImage) and isinstance(image.known, KnownImage):
+        return image.known
+    return None
+
+
 def _texts(items: list[_Loaded], places: list[int]) -> list[str | None]:
     return [items[place][0].text for place in places]
 
@@ -212,6 +230,10 @@ def _texts(items: list[_Loaded], places: list[int]) -> list[str | None]:
 def _without_results(request: ImageRequest, image: Loaded) -> Outcome:
     if isinstance(image, LoadedImage):
         return Outcome(request.key, None, image.content_sha256, image.width, image.height)
+    stored = _known(image)
+    if stored is not None:
+        sha256 = stored.content_sha256
+        return Outcome(request.key, None, sha256, stored.width, stored.height)
     if isinstance(image, RememberedImage):
         known: Remembered = image.known
         return Outcome(

@@ -37,6 +37,8 @@ class MumicPredictor(Predictor):
         precision: Arithmetic of the image tower.
     """
 
+    scores_from_embedding = True
+
     def __init__(
         self,
         mumic: MuMIC,
@@ -69,6 +71,10 @@ class MumicPredictor(Predictor):
         """Scores of stored embeddings, [B, D] to [B, L], both float32."""
         return self.score_zero_shot(embeddings, self.label_embeddings)
 
+    def predict_from_embeddings(self, embeddings: FloatArray) -> Prediction:
+        """What the model makes of images whose embeddings are known, [B, D]."""
+        return Prediction(embeddings=embeddings, scores=self.score(embeddings))
+
     def score_zero_shot(self, embeddings: FloatArray, texts: FloatArray) -> FloatArray:
         """Scores of stored embeddings against embedded texts, [B, D] and [N, D] to [B, N]."""
         return score(embeddings, texts, self.tau, self.bias)
@@ -86,4 +92,4 @@ class MumicPredictor(Predictor):
     def _finish(self, outputs: list[FloatArray], given: None, n_rows: int) -> Prediction:
         (rows,) = outputs
         self._validate_embeddings(rows, n_rows)
-        return Prediction(embeddings=rows, scores=self.score(rows))
+        return self.predict_from_embeddings(rows)

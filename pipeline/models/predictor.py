@@ -76,6 +76,8 @@ class Predictor(ABC):
 
     reads_text = False
     """Whether a text can change a prediction, and make one without an image."""
+    scores_from_embedding = False
+    """Whether an image's embedding is all that its scores are made from."""
 
     def __init__(
         self,
@@ -165,6 +167,25 @@ class Predictor(ABC):
         with torch.inference_mode():
             rows: FloatArray = embed_texts(self._encoder, self._tokenizer, texts).numpy()
         return rows
+
+    def can_score(self, embedding: FloatArray) -> bool:
+        """Whether scores follow from this stored embedding: of this model's size and length 1."""
+        if not self.scores_from_embedding or embedding.shape != (self.embedding_size,):
+            return False
+        # False for NaN too
+        return bool(np.abs(np.linalg.norm(embedding) - 1) <= _LENGTH_TOLERANCE)
+
+    def predict_from_embeddings(self, embeddings: FloatArray) -> Prediction:
+        """What the model makes of images whose embeddings are known, [B, D].
+
+        Raises:
+            ModelError: Scores of this kind of model are made from more than that.
+        """
+        raise ModelError(
+            "this kind of model makes no scores from embeddings alone",
+            where=self.model_version,
+            got=f"{len(embeddings)} embeddings",
+        )
 
     def score_zero_shot(self, embeddings: FloatArray, texts: FloatArray) -> FloatArray:
         """Scores of stored embeddings against embedded texts, [B, D] and [N, D] to [B, N].

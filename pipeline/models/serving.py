@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from pipeline.config import DecodeConfig, FetchConfig, InferenceConfig, ModelConfig, Precision
-from pipeline.images.loader import ImageLoader, ImageRequest
+from pipeline.images.loader import ImageLoader, ImageRequest, KnownImage
 from pipeline.models.bundle import Bundle
 from pipeline.models.bundle_info import model_version
 from pipeline.models.cma_bundle import load_cma_clip
@@ -106,7 +106,7 @@ def make_engine(
         decode,
         bundle.preprocessing,
         inference.scaled_decoding,
-        recall=None if memory is None else partial(_recall, memory, predictor),
+        recall=partial(_recall, predictor, memory, decode.max_pixels),
     )
     engine = Engine(
         predictor,
@@ -119,6 +119,19 @@ def make_engine(
 
 
 def _recall(
-    memory: Memory, predictor: Predictor, content_sha256: str, request: ImageRequest
-) -> Remembered | None:
+    predictor: Predictor,
+    memory: Memory | None,
+    max_pixels: int,
+    content_sha256: str,
+    request: ImageRequest,
+) -> KnownImage | Remembered | None:
+    """What is known of these very bytes: from an earlier run, or by this executor."""
+    known = request.known
+    if known is not None and known.content_sha256 == content_sha256:
+        # Decoding would refuse what a run with another limit took.
+        is_small_enough = known.width * known.height <= max_pixels
+        if is_small_enough and predictor.can_score(known.embedding):
+            return known
+    if memory is None:
+        return None
     return memory.recall(name_result(predictor, content_sha256, request))

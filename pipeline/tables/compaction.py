@@ -29,10 +29,26 @@ Work = Literal["clustered", "compacted", "unchanged"]
 CLUSTERED_BY = {
     # By image for MERGE and look-ups; by day, which also keeps the rows of a run together.
     IMAGES.name: ("image_id", "tagged_at"),
-    # Most questions name a label; joins and MERGE an image.
-    IMAGE_TAGS.name: ("label", "image_id"),
+    # Most questions name a label, or a label and a run; joins and MERGE an image.
+    IMAGE_TAGS.name: ("label", "run_id", "image_id"),
     IMAGE_EMBEDDINGS.name: ("image_id",),
 }
+
+# Files of a table that is sorted. Delta's own size, 1 GiB, makes one or two files of ten million
+# tags, and nothing can be skipped. Files below the least are not worth opening, files above the
+# most not worth waiting for. Sizes are those before sorting: tags grow to three times as much where
+# an image's stood side by side.
+SORTED_FILES = 512
+_LEAST_FILE_BYTES, _MOST_FILE_BYTES = 2**20, 256 * 2**20
+_MAX_FILE_SIZE = "spark.databricks.delta.optimize.maxFileSize"
+# Without sorting, files below it are brought together: not those that were sorted before.
+_MIN_FILE_SIZE = "spark.databricks.delta.optimize.minFileSize"
+# Delta ranks the values of each column in so many ranges, 1,000 by default, and mixes the bits of
+# the ranks. A column of few values (labels, runs) has small ranks, which differ in their last bits
+# only: files would be told apart by the image alone. With few ranges all columns count alike; so
+# many for all columns together are enough for several to a file.
+_RANGES = "spark.databricks.io.skipping.mdc.rangeId.max"
+_CELLS = 4096
 
 _HISTORY = 100  # commits looked at; a table with none of ours among so many is worth the work
 _TIDYING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES")
@@ -81,12 +97,28 @@ def compact(
             with one_commit(tables, name, note=note, lease=lease):
                 partition.executeCompaction()
         return
+    columns = CLUSTERED_BY.get(name, ())
+    settings: dict[str, str] = {}
+    if columns:
+        size = int(tables.delta(name).detail().collect()[0]["sizeInBytes"])
+        file_bytes = sorted_file_bytes(size)
+        settings = {_MAX_FILE_SIZE: str(file_bytes), _MIN_FILE_SIZE: str(file_bytes // 2)}
+    if len(columns) > 1:
+        settings[_RANGES] = str(round(_CELLS ** (1 / len(columns))))
     optimize = tables.delta(name).optimize()
-    with one_commit(tables, name, note=note, lease=lease):
-        if cluster and name in CLUSTERED_BY:
-            optimize.executeZOrderBy(*CLUSTERED_BY[name])
+    with (
+        _settings(tables.spark, settings),
+        one_commit(tables, name, note=note, lease=lease),
+    ):
+        if cluster and columns:
+            optimize.executeZOrderBy(*columns)
         else:
             optimize.executeCompaction()
+
+
+def sorted_file_bytes(table_bytes: int) -> int:
+    """The size of the files of a sorted table."""
+    return min(max(table_bytes // SORTED_FILES, _LEAST_FILE_BYTES), _MOST_FILE_BYTES)
 
 
 def _runs_in_many_files(tables: TableSet, name: str, runs: Sequence[str]) -> list[str]:

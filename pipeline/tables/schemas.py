@@ -58,6 +58,17 @@ OUTCOME = StructType(
 """What the tagging UDF says of one image. ``reason`` is null where the image was tagged."""
 
 
+KNOWN = StructType(
+    [
+        StructField("content_sha256", _STRING),
+        StructField("width", _INT),
+        StructField("height", _INT),
+        StructField("embedding", EMBEDDING),
+    ]
+)
+"""What the tagging UDF may be told of an image: what its model made of which bytes."""
+
+
 def _column(name: str, kind: DataType, comment: str, *, required: bool = False) -> StructField:
     return StructField(name, kind, nullable=not required, metadata={"comment": comment})
 

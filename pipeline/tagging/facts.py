@@ -30,17 +30,21 @@ class Tagger:
 
     Attributes:
         tag: From the columns image_id, uri, content and text to a struct column ``OUTCOME``.
+            Where it ``recalls``, a fifth column ``KNOWN`` may follow.
         rescore: From a stored embedding to its tags, as ``tag`` gives them; None: the model's
             scores cannot be made from its embedding alone, and only thresholds can be changed
             without it.
         model_version: Digest of the model.
         taxonomy: The taxonomy in force.
+        recalls: Whether ``tag`` answers from what it is told of an image, where the bytes are
+            still those. Its tags have to follow from the embedding alone.
     """
 
-    tag: Callable[[Column, Column, Column, Column], Column]
+    tag: Callable[..., Column]
     rescore: Callable[[Column], Column] | None = None
     model_version: str
     taxonomy: Taxonomy
+    recalls: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +63,12 @@ class FactCounts:
 
 
 def tagged_facts(rows: DataFrame, run: Run, tagger: Tagger) -> DataFrame:
-    """Facts of the model. Nothing is filtered or counted after the UDF but in the written table."""
-    outcome = tagger.tag(F.col("image_id"), F.col("uri"), F.col("content"), F.col("text"))
+    """Facts of the model. Nothing is filtered or counted after the UDF but in the written table.
+
+    Rows with a column known come from :func:`pipeline.tagging.recollection.with_known`.
+    """
+    told = ("known",) if "known" in rows.columns else ()
+    outcome = tagger.tag(*(F.col(name) for name in ("image_id", "uri", "content", "text", *told)))
     seen = rows.select(*ASKED, outcome.alias("outcome"))
     return make_facts(
         seen.select(

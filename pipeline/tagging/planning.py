@@ -4,7 +4,8 @@ Rows come from the manifest, and from the tables where nobody names them: failur
 another try, images that vanished from the feed, the whole catalogue of a backfill without manifest.
 
 Columns of a plan: those of the manifest, and source, as_of, as_of_seq (when the version was
-asserted), refetchable (whether clean_uri alone finds the image), asked_by and action.
+asserted), refetchable (whether clean_uri alone finds the image), asked_by and action; and known
+(the result a row to tag may be answered from) where the model recalls.
 """
 
 from __future__ import annotations
@@ -40,9 +41,15 @@ class Moment:
 
 @dataclass(frozen=True)
 class PlanCounts:
-    """Rows of a plan, by who asked and by action."""
+    """Rows of a plan.
+
+    Attributes:
+        rows: By who asked and by action.
+        known: Rows to tag of which a result of the same model stands.
+    """
 
     rows: Mapping[tuple[str, str], int]
+    known: int = 0
 
     def of(self, *actions: PlannedAction, asked_by: AskedBy | None = None) -> int:
         """Rows with one of the actions."""
@@ -71,6 +78,7 @@ def plan_rows(
     moment: Moment,
     *,
     target: Target | None = None,
+    recalled: str | None = None,
 ) -> DataFrame:
     """The plan, not yet cut to a limit.
 
@@ -80,6 +88,7 @@ def plan_rows(
         request: Ids, retries, what happens to images that vanished.
         moment: When the run speaks.
         target: What a backfill brings images to; None: no backfill.
+        recalled: Version of a model that recalls; None: nothing is recalled.
     """
     feed = request.manifest
     if rows is None or feed is None:
@@ -100,6 +109,7 @@ def plan_rows(
         retry=request.retry,
         force=request.force,
         target=target,
+        recalled=recalled,
     )
     return mark_unreachable(plan)
 
@@ -123,8 +133,13 @@ def cut_to_limit(plan: DataFrame, limit: int | None) -> DataFrame:
 
 def count_plan(plan: DataFrame) -> PlanCounts:
     """Rows of a plan by who asked and by action."""
-    found = plan.groupBy("asked_by", "action").count().collect()
-    return PlanCounts({(row["asked_by"], row["action"]): row["count"] for row in found})
+    known = F.col("known").isNotNull() if "known" in plan.columns else F.lit(False)
+    counted = (F.count(F.lit(1)).alias("rows"), F.count_if(known).alias("known"))
+    found = plan.groupBy("asked_by", "action").agg(*counted).collect()
+    return PlanCounts(
+        {(row["asked_by"], row["action"]): row["rows"] for row in found},
+        known=sum(row["known"] for row in found if row["action"] == "tag"),
+    )
 
 
 def missing_images(rows: DataFrame, images: DataFrame, *, source: str) -> DataFrame:

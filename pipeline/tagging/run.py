@@ -25,6 +25,7 @@ from pipeline.tables.schemas import IMAGES
 from pipeline.tagging.catalogue import Catalogue, leased, open_catalogue
 from pipeline.tagging.facts import Tagger, staged_facts
 from pipeline.tagging.planning import Moment, count_plan
+from pipeline.tagging.recollection import count_recalled, pays_off
 from pipeline.tagging.release import audit_run, held, publish_run, require_state, roll_forward
 from pipeline.tagging.request import RunRequest, Summary, summarise
 from pipeline.tagging.selection import ACTIVE
@@ -186,6 +187,7 @@ def _stage(
         missing = workload.count_missing(images)
         watch.lap("select")
         log.info("run %s: %s", run.run_id, in_words(counts))
+        recall = pays_off(tables, counts.known)
         scored = stage_plan(
             tables,
             run,
@@ -197,10 +199,13 @@ def _stage(
             progress=progress,
             pace=pace,
             reuse=not request.force,
+            recall=recall,
         )
+        recalled = count_recalled(tables, run, plan) if recall else {}
     watch.lap("tag")
     cut = _count_cut_texts(workload, run)
-    return {**ledger_counts(counts), **missing, **cut, "scored": scored, "slots": request.slots}
+    counted = {**ledger_counts(counts), **missing, **cut, **recalled}
+    return {**counted, "scored": scored, "slots": request.slots}
 
 
 def _count_cut_texts(workload: Workload, run: Run) -> dict[str, int]:

@@ -140,6 +140,16 @@ STANDING_COLUMNS = (
 )
 
 
+KNOWN_COLUMNS = (
+    "image_version",
+    "embedding_seq",
+    "content_sha256",
+    "width",
+    "height",
+)
+"""What is kept of a result whose image may still be the same: enough to find its embedding."""
+
+
 def plan_actions(
     rows: DataFrame,
     images: DataFrame | None,
@@ -149,6 +159,7 @@ def plan_actions(
     retry: RetryConfig,
     force: bool = False,
     target: Target | None = None,
+    recalled: str | None = None,
 ) -> DataFrame:
     """Rows with a column ``action``.
 
@@ -160,6 +171,8 @@ def plan_actions(
         retry: When failures are due.
         force: Tag again what stands.
         target: What a backfill brings images to; None: no backfill.
+        recalled: A model_version: rows to tag get a struct ``known``, ``KNOWN_COLUMNS`` of the
+            result of that model that stands of their image, null without one.
 
     Returns:
         One row for each of ``rows``.
@@ -168,11 +181,15 @@ def plan_actions(
     act = act.otherwise("tag")
     if images is None:
         return rows.withColumn("action", act)
-    standing = images.select(*(F.col(name).alias(f"standing_{name}") for name in STANDING_COLUMNS))
+    names = dict.fromkeys((*STANDING_COLUMNS, *(KNOWN_COLUMNS if recalled else ())))
+    standing = images.select(*(F.col(name).alias(f"standing_{name}") for name in names))
     joined = rows.join(standing, F.col("image_id") == F.col("standing_image_id"), "left")
     rule = _Rule(act=act, as_of=as_of, run_seq=run_seq, retry=retry)
     action = rule.action(force=force, target=target)
-    return joined.withColumn("action", action).drop(*standing.columns)
+    planned = joined.withColumn("action", action)
+    if recalled is not None:
+        planned = planned.withColumn("known", _known(recalled))
+    return planned.drop(*standing.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +249,17 @@ class _Rule:
 
 def _standing(name: str) -> Column:
     return F.col(f"standing_{name}")
+
+
+def _known(model_version: str) -> Column:
+    """The result a row to tag may be answered from, as long as the image's bytes are the same."""
+    stands = (_standing("status") == "tagged") & _is(_standing("model_version"), model_version)
+    for name in ("content_sha256", "width", "height"):
+        stands = stands & _standing(name).isNotNull()
+    known = {name: _standing(name) for name in KNOWN_COLUMNS}
+    known["embedding_seq"] = _seq("embedding_seq", "run_seq")
+    told = F.struct(*(column.alias(name) for name, column in known.items()))
+    return F.when((F.col("action") == "tag") & stands, told)
 
 
 def _seq(*names: str) -> Column:

@@ -24,6 +24,7 @@ from pipeline.tagging.facts import (
     reusable_facts,
     tagged_facts,
 )
+from pipeline.tagging.recollection import with_known
 from pipeline.tagging.rescoring import rescored_facts
 
 TASKS_PER_SLOT = 4  # tasks of a chunk for each slot, so that no slot idles long at its end
@@ -87,6 +88,7 @@ def stage_plan(
     progress: Progress,
     pace: Pace,
     reuse: bool = True,
+    recall: bool = False,
 ) -> int:
     """Stage a fact for every row of ``plan``, as long as ``pace`` lets it.
 
@@ -102,9 +104,10 @@ def stage_plan(
         progress: Hears how it goes on.
         pace: Says whether another chunk may begin.
         reuse: Take facts that other runs staged.
+        recall: Tell the model what stands of images whose bytes may be the same.
 
     Returns:
-        Number of images that went to the model now.
+        Number of images that were looked at now.
     """
     facts = manifest_facts(plan.where(F.col("action").isin("delete", "contradict")), run)
     to_tag = plan.where(F.col("action") == "tag")
@@ -117,6 +120,10 @@ def stage_plan(
     tables.append(TAGGING_RESULTS.name, facts, commit_note=f"mumic run {run.run_id} facts")
 
     remaining = to_tag.join(staged_images(tables, run.run_id), "image_id", "left_anti")
+    if recall:
+        remaining = with_known(remaining, tables, model_version=tagger.model_version)
+    else:
+        remaining = remaining.drop("known")
     remaining.persist(StorageLevel.DISK_ONLY)  # rows may carry image bytes
     try:
         return _tag_chunks(

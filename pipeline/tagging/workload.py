@@ -52,7 +52,15 @@ class Workload:
         manifest = self.catalogue.manifest
         target = self.target(images)
         rows = manifest.rows if manifest else None
-        plan = plan_rows(rows, images, self.request, moment, target=target)
+        recalls = self.tagger.recalls and not self.request.force
+        plan = plan_rows(
+            rows,
+            images,
+            self.request,
+            moment,
+            target=target,
+            recalled=self.tagger.model_version if recalls else None,
+        )
         if images is not None and target is not None and target.can_rescore:
             plan = mark_unreachable(tag_where_nothing_stands(plan, tables, self.tagger))
         if resumed is not None:
@@ -103,7 +111,8 @@ def ledger_counts(counts: PlanCounts) -> dict[str, int]:
 def in_words(counts: PlanCounts) -> str:
     """A plan in a line of the log."""
     return (
-        f"{counts.of('tag')} to tag, {counts.of('rescore')} to score again,"
+        f"{counts.of('tag')} to tag ({counts.known} known before),"
+        f" {counts.of('rescore')} to score again,"
         f" {counts.of('delete')} to delete, {counts.of('contradict')} contradictory,"
         f" {counts.passed_over} skipped, {counts.of('superseded')} superseded"
     )
