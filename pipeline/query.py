@@ -17,6 +17,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from pipeline.errors import PipelineError, TablesError
 from pipeline.spark import explain
 from pipeline.tables.create import validate_schema_version
+from pipeline.tables.last_commit import validate_last_commits
 from pipeline.tables.schemas import TABLES
 from pipeline.tables.store import TableSet
 from pipeline.tables.views import VIEWS, register_views
@@ -52,8 +53,10 @@ def register_tables(tables: TableSet, sql: str) -> list[str]:
         Names of the tables and views.
 
     Raises:
-        TablesError: There are no tables, or they are of another schema version.
+        TablesError: There are no tables, they are of another schema version, or the last commit of
+            one is damaged.
     """
+    validate_last_commits(tables)
     names = [table.name for table in TABLES]
     words = set(re.findall(r"\w+", sql.lower()))
     views = {name: view.table for name, view in VIEWS.items()}

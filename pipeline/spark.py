@@ -123,11 +123,11 @@ def open_session(app_name: str) -> SparkSession:
         ) from error
     except Py4JJavaError as error:
         causes = [line[2:] for line in str(error).splitlines() if line.startswith(": ")]
+        got = causes[0] if causes else str(error)
+        disks = "look at the disks of spark.local.dir and spark.eventLog.dir first: they must "
+        disks += "exist, be writable, and have space left"
         raise PipelineError(
-            "Spark did not start",
-            got=causes[0] if causes else error,
-            todo="look at the disks of spark.local.dir and spark.eventLog.dir first: they must "
-            "exist, be writable, and have space left",
+            "Spark did not start", got=got, todo=disks if "IOException" in got else None
         ) from error
     # PySpark would tell every error of a query on stderr as well, as JSON, beside our one line.
     PySparkLogger.getLogger("SQLQueryContextLogger").setLevel("CRITICAL")

@@ -1,7 +1,8 @@
 """The scoring UDF: a stored embedding in, its tags under the taxonomy in force out.
 
 No image is fetched and no tower is loaded: scores are made from the embedding and the bundle's
-label embeddings, by the formula that tagging ends in too.
+label embeddings, by the formula that tagging ends in too. Arrow arrays in and out: a vector and its
+tags as Python objects would take several times as long as the scores.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from pyspark.sql import Column
-from pyspark.sql.pandas.functions import pandas_udf
+from pyspark.sql.pandas.functions import arrow_udf
+from pyspark.sql.pandas.types import to_arrow_type
 
 from pipeline.errors import ModelError
 from pipeline.models.scoring import FloatArray, score
 from pipeline.tables.schemas import TAGS
 from udfs.settings import TaggerSettings
-from udfs.tag_image import make_tags
 
 if TYPE_CHECKING:
     from pipeline.models.bundle import Bundle
@@ -63,8 +64,8 @@ def make_score_embedding(
         bundle_of: Where workers get the bundle; tests put a fake here.
     """
 
-    @pandas_udf(TAGS)  # type: ignore[call-overload, untyped-decorator]
-    def score_embedding(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+    @arrow_udf(TAGS)  # type: ignore[call-overload, untyped-decorator]
+    def score_embedding(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         bundle = bundle_of(settings)
         yield from score_batches(batches, bundle, score_floor=settings.score_floor)
 
@@ -73,8 +74,8 @@ def make_score_embedding(
 
 
 def score_batches(
-    batches: Iterable[pd.Series], bundle: Bundle, *, score_floor: float
-) -> Iterator[pd.Series]:
+    batches: Iterable[pa.Array], bundle: Bundle, *, score_floor: float
+) -> Iterator[pa.ListArray]:
     """The body of the UDF.
 
     Args:
@@ -88,25 +89,52 @@ def score_batches(
     Raises:
         ModelError: An embedding is of another size than the model's.
     """
-    labels, floor = bundle.taxonomy.labels, np.float32(score_floor)
-    info = bundle.info
+    labels, info = bundle.taxonomy.labels, bundle.info
+    tasks = pa.array([task.id for task, _ in labels], pa.string())
+    names = pa.array([label.id for _, label in labels], pa.string())
     for batch in batches:
-        if batch.empty:
-            yield pd.Series([], dtype=object)
-            continue
         scores = score(_stack(batch, bundle), bundle.label_embeddings, info.tau, info.logit_bias)
-        yield pd.Series([make_tags(row, labels, least=floor) for row in scores], dtype=object)
+        yield _make_tags(scores, tasks, names, least=score_floor)
 
 
-def _stack(batch: pd.Series, bundle: Bundle) -> FloatArray:
+def _stack(batch: pa.Array, bundle: Bundle) -> FloatArray:
     """Embeddings of a batch, [B, D] float32."""
     size = bundle.info.embedding_size
-    wrong = next((len(vector) for vector in batch if len(vector) != size), None)
-    if wrong is not None:
+    lengths = batch.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    wrong = lengths[lengths != size]
+    if wrong.size:
         raise ModelError(
             "a stored embedding is of another size than the model's",
             where=bundle.path,
             expected=size,
-            got=wrong,
+            got=int(wrong[0]),
         )
-    return np.stack([np.asarray(vector, dtype=np.float32) for vector in batch])
+    values = batch.flatten().to_numpy(zero_copy_only=False)
+    return values.astype(np.float32, copy=False).reshape(-1, size)
+
+
+def _make_tags(
+    scores: FloatArray, tasks: pa.Array, labels: pa.Array, *, least: float
+) -> pa.ListArray:
+    """What :func:`udfs.tag_image.make_tags` makes of each row, for all of them.
+
+    Args:
+        scores: [B, L] float32.
+        tasks: Task of each label, L of them.
+        labels: Id of each label, L of them.
+        least: Lowest score that is kept.
+    """
+    best_first = np.argsort(-scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, best_first, axis=1)
+    kept = ordered >= np.float32(least)
+    ends = np.cumsum(np.count_nonzero(kept, axis=1), dtype=np.int32)
+    places = pa.array(best_first[kept])
+    tags = {
+        "task": tasks.take(places),
+        "label": labels.take(places),
+        "score": pa.array(ordered[kept], pa.float32()),
+        "source": pa.repeat("image", len(places)),
+    }
+    offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
+    structs = pa.StructArray.from_arrays([*tags.values()], names=[*tags])
+    return pa.ListArray.from_arrays(offsets, structs).cast(to_arrow_type(TAGS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import SchemaVersionError
-from pipeline.tables.last_commit import validate_last_commit
+from pipeline.tables.last_commit import validate_last_commits
 from pipeline.tables.schemas import SCHEMA_VERSION, TABLES, TableDefinition
 from pipeline.tables.storage_errors import storage_errors
 from pipeline.tables.store import TableSet
@@ -19,8 +19,7 @@ def existing_tables(tables: TableSet) -> set[str]:
         SchemaVersionError: One of them has another schema version than this product writes.
         TablesError: The last commit of one is damaged.
     """
-    for table in TABLES:
-        validate_last_commit(tables, table.name)
+    validate_last_commits(tables)
     existing = {table.name for table in TABLES if tables.exists(table.name)}
     for name in sorted(existing):
         validate_schema_version(tables, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline.few_rows import few_rows
 from pipeline.tables.lease import Lease
 from pipeline.tables.merge import merge_rows
 from pipeline.tables.schemas import LABELS
@@ -14,7 +15,8 @@ from pipeline.taxonomy import Taxonomy
 def knows_labels(tables: TableSet, taxonomy: Taxonomy) -> bool:
     """Whether the taxonomy's labels are there."""
     known = tables.read(LABELS.name).where(F.col("taxonomy_version") == taxonomy.version)
-    return not known.isEmpty()
+    with few_rows(tables.spark):
+        return not known.isEmpty()
 
 
 def same_but_thresholds(tables: TableSet, taxonomy: Taxonomy) -> frozenset[str]:

@@ -12,22 +12,33 @@ import os
 from pathlib import Path
 
 from pipeline.errors import TablesError
+from pipeline.tables.schemas import TABLES
 from pipeline.tables.store import COMMIT_FILE, TableSet
 
-_TAIL = 1 << 20  # bytes; more than a line that tells of one file, with its statistics
+_TAIL = 8 << 20  # bytes; lines before them are not looked at
 
 
-def validate_last_commit(tables: TableSet, name: str) -> None:
-    """Refuse a table whose last commit is empty or cut off. Looks at tables on this machine only.
+def validate_last_commits(tables: TableSet) -> None:
+    """Refuse tables whose last commit is damaged. Looks at tables on this machine only.
 
     Raises:
-        TablesError: Names the file.
+        TablesError: Names the file of the first.
     """
     if tables.local_folder is None:
         return
-    log = tables.local_folder / name / "_delta_log"
-    if not log.is_dir():
-        return
+    for table in TABLES:
+        log = tables.local_folder / table.name / "_delta_log"
+        try:
+            _validate_last_commit(log)
+        except (FileNotFoundError, NotADirectoryError):  # no table, or another first night's
+            continue
+        except OSError as error:
+            raise TablesError(
+                "the log of a table cannot be read", where=log, got=error.strerror or error
+            ) from error
+
+
+def _validate_last_commit(log: Path) -> None:
     commits = [entry.name for entry in log.iterdir() if COMMIT_FILE.fullmatch(entry.name)]
     if not commits:
         return
@@ -45,18 +56,22 @@ def validate_last_commit(tables: TableSet, name: str) -> None:
 
 
 def find_damage(commit: Path) -> str | None:
-    """What is wrong with the end of a commit; None: nothing that can be seen."""
+    """What is wrong with a commit, or the end of a long one; None: nothing that can be seen."""
     with commit.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL))
-        lines = file.read().splitlines()
-        if len(lines) == 1:
+        if size > _TAIL:
+            file.seek(-_TAIL, os.SEEK_END)
+            file.readline()  # the rest of a line
+            if file.tell() == size:  # which was the last
+                file.seek(0)
+        else:
             file.seek(0)
-            lines = file.read().splitlines()
+        lines = file.read().splitlines()
     if not lines:
         return "an empty file"
     try:
-        json.loads(lines[-1])
+        for line in lines:
+            json.loads(line)
     except ValueError:  # of Unicode too
-        return f"a line that is cut off after {size} bytes of the file"
+        return f"a line that is not whole, in a file of {size} bytes"
     return None

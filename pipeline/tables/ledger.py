@@ -20,6 +20,7 @@ from pyspark.sql import functions as F  # noqa: N812  (Spark's own convention)
 
 from pipeline import __version__
 from pipeline.errors import TablesError
+from pipeline.few_rows import few_rows
 from pipeline.tables.schemas import TAGGING_RUNS
 from pipeline.tables.store import TableSet
 
@@ -80,8 +81,9 @@ class Ledger:
 
     def find(self, run_id: str) -> Run | None:
         """The run of that name in its latest state, or None."""
-        latest = _latest(self._changes(F.col("run_id") == run_id).collect())
-        return self._run(latest[run_id]) if latest else None
+        with few_rows(self._tables.spark):
+            latest = _latest(self._changes(F.col("run_id") == run_id).collect())
+            return self._run(latest[run_id]) if latest else None
 
     def in_state(self, *states: State) -> list[Run]:
         """The runs whose latest state is one of these, by run_seq."""
@@ -132,8 +134,9 @@ class Ledger:
             config=config,
             backfill_id=backfill_id,
         )
-        self._append(run, run_seq=None, at=at)
-        return replace(run, run_seq=self._sequence(run_id))
+        with few_rows(self._tables.spark):
+            self._append(run, run_seq=None, at=at)
+            return replace(run, run_seq=self._sequence(run_id))
 
     def advance(
         self,
@@ -157,7 +160,8 @@ class Ledger:
             table_versions=dict(table_versions or {}),
             audit=audit if audit is not None else run.audit,
         )
-        self._append(moved, run_seq=run.run_seq, at=at, detail=detail)
+        with few_rows(self._tables.spark):
+            self._append(moved, run_seq=run.run_seq, at=at, detail=detail)
         return moved
 
     def _append(

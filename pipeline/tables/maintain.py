@@ -23,6 +23,7 @@ from pipeline.errors import ConfigurationError
 from pipeline.tables.compaction import compact, is_worth_compacting, vacuum
 from pipeline.tables.create import create_table, validate_schema_version
 from pipeline.tables.erase import HOLDING, count_rows, delete_leftovers, erased_ids
+from pipeline.tables.last_commit import validate_last_commits
 from pipeline.tables.lease import Lease, hold_lease
 from pipeline.tables.migrate import migrate_table, outdated_tables
 from pipeline.tables.retention import (
@@ -92,6 +93,7 @@ class Maintenance:
             "state": "dry_run" if self.config.dry_run else "done",
             "schema_version": SCHEMA_VERSION,
         }
+        validate_last_commits(self.tables)  # a commit after a damaged one would hide it
         there = [table.name for table in TABLES if self.tables.exists(table.name)]
         summary |= self.migrate(there)
         if not self.config.dry_run:

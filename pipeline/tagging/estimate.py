@@ -21,6 +21,8 @@ from pipeline.tagging.selection import LAST_SEQ
 from pipeline.tagging.stage import validate_floor
 from pipeline.tagging.workload import Workload
 
+_FEW = 0.1
+
 
 def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Summary:
     """Check everything a run checks and count what it would do.
@@ -56,7 +58,7 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
             reused = reusable_results(tables, to_tag, tagger, run_id=request.run_id).count()
     speed = request.cost.images_per_s
     if TAGGING_RUNS.name in existing:
-        speed = _measured_speed(catalogue.ledger, tagger.model_version) or speed
+        speed = measured_speed(catalogue.ledger, tagger.model_version) or speed
     to_model = counts.of("tag") - reused
     seconds = to_model / (speed * request.slots) if speed else None
     return {
@@ -82,12 +84,17 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
     }
 
 
-def _measured_speed(ledger: Ledger, model_version: str) -> float | None:
-    """Images per second and slot of the latest published run of the same model, if there is one."""
+def measured_speed(ledger: Ledger, model_version: str) -> float | None:
+    """Images per second and slot of the latest published run of the same model, if there is one.
+
+    Runs that answered much from what was known took the time of something else.
+    """
     for run in reversed(ledger.in_state("published")):
         slots = run.counts.get("slots", 0)
-        scored = run.counts.get("scored", 0) - run.counts.get("recalled", 0)  # fast, and no rule
+        scored, recalled = run.counts.get("scored", 0), run.counts.get("recalled", 0)
         seconds = run.timings.get("tag", 0.0)
-        if run.model_version == model_version and scored and seconds and slots:
-            return scored / seconds / slots
+        if run.model_version != model_version or recalled > scored * _FEW:
+            continue
+        if scored and seconds and slots:
+            return (scored - recalled) / seconds / slots
     return None

@@ -29,6 +29,7 @@ from pyspark.sql.types import (
 
 from pipeline.config import ColumnsConfig, ManifestConfig
 from pipeline.errors import ManifestError
+from pipeline.few_rows import few_rows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS: tuple[type[DataType], ...] = (StringType, IntegralType)
@@ -72,17 +73,9 @@ def read_manifest(spark: SparkSession, config: ManifestConfig) -> Manifest:
             without an id.
     """
     with manifest_errors(config):
-        raw, as_of = _read(spark, config)
-        columns = resolve_columns(raw.schema, config)
-        rows = canonical_rows(raw, columns)
-        seen = look_over(rows)
-        if seen.without_id:
-            _refuse_missing_ids(raw, columns["image_id"], seen.without_id, where=config.path)
-        if seen.repeats:
-            rows = unique_rows(rows)
-            return Manifest(rows=rows, as_of=as_of, digest=look_over(rows).digest)
-        rows = rows.withColumn("contradicted", F.lit(False))
-        return Manifest(rows=rows, as_of=as_of, digest=seen.digest)
+        raw, as_of = _open(spark, config)
+        with few_rows(spark, raw):
+            return _check(raw, as_of or _newest_file(raw), config)
 
 
 def resolve_columns(schema: StructType, config: ManifestConfig) -> dict[str, str]:
@@ -281,14 +274,27 @@ def manifest_errors(config: ManifestConfig) -> Iterator[None]:
         ) from error
 
 
-def _read(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datetime]:
+def _check(raw: DataFrame, as_of: datetime, config: ManifestConfig) -> Manifest:
+    columns = resolve_columns(raw.schema, config)
+    rows = canonical_rows(raw, columns)
+    seen = look_over(rows)
+    if seen.without_id:
+        _refuse_missing_ids(raw, columns["image_id"], seen.without_id, where=config.path)
+    if seen.repeats:
+        rows = unique_rows(rows)
+        return Manifest(rows=rows, as_of=as_of, digest=look_over(rows).digest)
+    rows = rows.withColumn("contradicted", F.lit(False))
+    return Manifest(rows=rows, as_of=as_of, digest=seen.digest)
+
+
+def _open(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datetime | None]:
+    """What the files hold, and the moment a Delta table speaks for."""
     kind = config.format
     if kind == "auto":
         kind = "delta" if _is_delta(spark, config.path) else "parquet"
     if kind == "delta":
         return _read_delta(spark, config.path)
-    raw = spark.read.parquet(config.path)
-    return raw, _newest_file(raw)
+    return spark.read.parquet(config.path), None
 
 
 def _cause(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import logging
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.tables.ledger import Run
+from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.schemas import IMAGE_EMBEDDINGS, KNOWN, TAGGING_RUNS
 from pipeline.tables.store import TableSet
 from pipeline.tagging.facts import staged_facts
@@ -23,18 +23,37 @@ log = logging.getLogger(__name__)
 # Vectors are read by scanning their table: beyond so much of it for each image that may be the
 # same, decoding and encoding the image is cheaper (a tenth of a second of a core).
 MOST_BYTES_PER_IMAGE = 16 * 1024 * 1024
+# Of a feed whose versions followed the bytes: looked at again where it costs so little.
+LEAST_SHARE = 1 / 64
 
 
-def pays_off(tables: TableSet, known: int) -> bool:
-    """Whether reading the stored embeddings costs less than looking at so many images again."""
+def pays_off(tables: TableSet, ledger: Ledger, known: int, *, model_version: str) -> bool:
+    """Whether reading the stored embeddings costs less than looking at so many images again.
+
+    Args:
+        tables: The table set.
+        ledger: Its runs: as many images are expected to be the same as were in the last one.
+        known: Images of which a result of the model stands.
+        model_version: The model.
+    """
     if known == 0:
         return False
     (detail,) = tables.delta(IMAGE_EMBEDDINGS.name).detail().select("sizeInBytes").collect()
     size: int = detail["sizeInBytes"]
-    if size <= known * MOST_BYTES_PER_IMAGE:
+    same = known * max(_share_of_last_run(ledger, model_version), LEAST_SHARE)
+    if size <= same * MOST_BYTES_PER_IMAGE:
         return True
     log.info("%d images known before are too few to read %d bytes of embeddings for", known, size)
     return False
+
+
+def _share_of_last_run(ledger: Ledger, model_version: str) -> float:
+    """Of the images known before, the share that had the same bytes; 1 before any was looked at."""
+    for run in reversed(ledger.in_state("published")):
+        known = run.counts.get("known", 0)
+        if run.model_version == model_version and known:
+            return run.counts.get("recalled", 0) / known
+    return 1.0
 
 
 def with_known(rows: DataFrame, tables: TableSet, *, model_version: str) -> DataFrame:
@@ -65,12 +84,17 @@ def with_known(rows: DataFrame, tables: TableSet, *, model_version: str) -> Data
 
 
 def count_recalled(tables: TableSet, run: Run, plan: DataFrame) -> dict[str, int]:
-    """How many images of the plan the run looked at and found the bytes of the result before."""
+    """How many images of the plan were known and looked at, and had the same bytes still.
+
+    Those of the latter whose vector was found stored needed no model.
+    """
     told = plan.where(F.col("known").isNotNull()).select(
         "image_id", F.col("known.content_sha256").alias("known_sha256")
     )
     looked = staged_facts(tables, run).where(F.col("origin") == "model")
-    same = looked.join(told, "image_id").where(F.col("content_sha256") == F.col("known_sha256"))
-    recalled = same.select("image_id").distinct().count()
-    log.info("run %s: %d images had the bytes known before: no model", run.run_id, recalled)
-    return {"recalled": recalled}
+    same = F.when(F.col("content_sha256") == F.col("known_sha256"), F.col("image_id"))
+    known, recalled = (
+        looked.join(told, "image_id").agg(F.count_distinct("image_id"), F.count_distinct(same))
+    ).collect()[0]
+    log.info("run %s: %d of %d images had the bytes known before", run.run_id, recalled, known)
+    return {"known": known, "recalled": recalled}

@@ -16,12 +16,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.errors import ConfigurationError, RunConflictError
+from pipeline.few_rows import few_rows
 from pipeline.redaction import redact
 from pipeline.spark import explain
 from pipeline.tables.labels import knows_labels, write_labels
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
-from pipeline.tables.schemas import IMAGES
+from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS
 from pipeline.tagging.catalogue import Catalogue, leased, open_catalogue
 from pipeline.tagging.facts import Tagger, staged_facts
 from pipeline.tagging.planning import Moment, count_plan
@@ -37,9 +38,22 @@ log = logging.getLogger(__name__)
 
 
 def run_tagging(
-    spark: SparkSession, request: RunRequest, tagger: Tagger, *, progress: Progress | None = None
+    spark: SparkSession,
+    request: RunRequest,
+    tagger: Tagger,
+    *,
+    progress: Progress | None = None,
+    ready: Callable[[], object] = lambda: None,
 ) -> Summary:
     """Tag what a manifest asks for and publish it; the same run again goes on or changes nothing.
+
+    Args:
+        spark: The session.
+        request: What is asked for.
+        tagger: The model.
+        progress: Hears how it goes on.
+        ready: Called when the manifest was read and before anything is written; raises where the
+            executors cannot tag.
 
     Returns:
         The summary of the run.
@@ -55,7 +69,7 @@ def run_tagging(
     validate_request(request)
     validate_floor(tagger, request.stage)
     watch = Stopwatch()
-    catalogue = open_catalogue(spark, request)
+    catalogue = open_catalogue(spark, request, ready=ready)
     run = execute_run(catalogue, request, tagger, progress=progress, watch=watch)
     return summarise(run, request)
 
@@ -182,12 +196,20 @@ def _stage(
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     moment = Moment(as_of=run.as_of, run_seq=run.run_seq)
     resumed = run.run_id if is_resumed else None
-    with kept(workload.plan(images, moment, resumed=resumed)) as plan:
+    sources = [images, tables.read(TAGGING_RESULTS.name)]
+    if workload.catalogue.manifest is not None:
+        sources.append(workload.catalogue.manifest.rows)
+    with (
+        few_rows(tables.spark, *sources),
+        kept(workload.plan(images, moment, resumed=resumed)) as plan,
+    ):
         counts = count_plan(plan)
         missing = workload.count_missing(images)
         watch.lap("select")
         log.info("run %s: %s", run.run_id, in_words(counts))
-        recall = pays_off(tables, counts.known)
+        recall = pays_off(
+            tables, workload.catalogue.ledger, counts.known, model_version=tagger.model_version
+        )
         scored = stage_plan(
             tables,
             run,

@@ -188,8 +188,9 @@ def test_whatever_is_killed_the_tables_end_as_undisturbed_ones(
             hits += disturb(job, what, chance, KILLS - len(hits), tables)
             told, _ = job.communicate(timeout=400)
             code = job.returncode
-        # Killed, or an error in one line; nothing else.
-        assert code in (0, 1, -signal.SIGKILL), told[-3000:]
+        # An error in one line, or the driver was killed; nothing else.
+        assert code in ((0, 1, -signal.SIGKILL) if what == "driver" else (0, 1)), told[-3000:]
+    assert hits, "nothing was killed"
     record_property("times", len(hits))
     record_property("outcome", f"the promise held; starts needed: {starts}")
     for hit in hits:

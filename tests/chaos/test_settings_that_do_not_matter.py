@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from session_settings import COMPILED, settings
 from submitted import draw_night, nightly
 
 from demo.verify import find_differences, read_state, verify_run
 from jobs.tag_nightly import main
+from pipeline import few_rows
 from pipeline.tagging import stage
 from udfs import worker
 
@@ -21,21 +22,8 @@ CHOICES = (
     *({BATCH: str(rows)} for rows in (1, 7, 10_000)),
     *({PARTITIONS: str(count)} for count in (1, 2, 7)),
     {"spark.sql.adaptive.enabled": "true"},
-    {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"},
+    COMPILED,
 )
-
-
-@contextmanager
-def settings(spark: SparkSession, chosen: Mapping[str, str]) -> Iterator[None]:
-    before = {key: spark.conf.get(key) for key in chosen}
-    for key, value in chosen.items():
-        spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            spark.conf.set(key, value)
-        worker._engines.clear()
 
 
 @pytest.mark.fault(
@@ -56,8 +44,11 @@ def test_answers_do_not_depend_on_settings(
         tables = tmp_path / f"tables-{number}"
         tasks = int(chosen.get(PARTITIONS, 2))  # of shuffles, and of each chunk of images
         monkeypatch.setattr(stage, "count_tasks", lambda *_, count=tasks, **__: count)
+        # All but the first night keep to what is set, however few its rows.
+        monkeypatch.setattr(few_rows, "FEW_BYTES", -1 if chosen else few_rows.FEW_BYTES)
         with settings(spark, chosen):
             assert main(nightly(tables, manifest, tiny_bundle, anew)) == 0
+        worker._engines.clear()
         assert verify_run(tables, manifest, "night-1").broken == ()
         states.append(read_state(tables))
     first = states[0]

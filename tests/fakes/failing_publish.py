@@ -117,6 +117,7 @@ def main(folder: Path, control: Control, log: Path, *, lost: bool, every: bool) 
             publish(catalogue, manifest)
         except PipelineError as expected_error:
             error = str(expected_error)
+        assert control.seen >= number, f"only {control.seen} calls, not {number}"
         control.fail(0)
         forget(spark)
         publish(catalogue, manifest)

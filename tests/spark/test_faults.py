@@ -17,10 +17,13 @@ from whole_tags import assert_tags_whole
 
 import pipeline.tagging.publish as publishing
 from demo.verify import find_differences, read_state
-from pipeline.config import StageConfig
+from pipeline.config import MaintainTablesConfig, StageConfig, TablesConfig
 from pipeline.errors import ModelError, TablesError
+from pipeline.query import register_tables
 from pipeline.spark import explain
 from pipeline.tables.last_commit import find_damage
+from pipeline.tables.maintain import Maintenance
+from pipeline.tables.store import TableSet
 
 ROWS = [row("a"), row("b"), row("model", "/fatal/1.jpg"), row("c", "/bad/corrupt/c.jpg")]
 ONE_TASK = StageConfig(chunk_rows=100)
@@ -76,8 +79,9 @@ def test_a_fault_of_the_model_and_lost_answers_leave_what_the_next_run_ends(
 
 
 def test_a_commit_that_is_cut_off_is_named_and_nothing_is_changed(
-    expected: Catalogue,
+    spark: SparkSession, expected: Catalogue
 ) -> None:
+    place = TablesConfig(location=expected.location)
     manifest = expected.manifest("next", [*ROWS, row("new")])
     for table in ("tagging_runs", "images"):
         log = Path(expected.location, table, "_delta_log")
@@ -85,8 +89,13 @@ def test_a_commit_that_is_cut_off_is_named_and_nothing_is_changed(
         whole, versions = last.read_bytes(), expected.versions()
         for kept in (0, len(whole) // 2):
             last.write_bytes(whole[:kept])
-            with pytest.raises(TablesError, match=f"damaged.*{table}/_delta_log/{last.name}"):
-                expected.run(manifest, "night-2", DAY_1)
+            for job in (
+                lambda: expected.run(manifest, "night-2", DAY_1),
+                Maintenance(spark=spark, config=MaintainTablesConfig(tables=place), now=DAY_1).run,
+                lambda: register_tables(TableSet(spark, expected.location), "SHOW TABLES"),
+            ):
+                with pytest.raises(TablesError, match=f"damaged.*{table}/_delta_log/{last.name}"):
+                    job()
         last.write_bytes(whole)
         assert expected.versions() == versions
     assert expected.run(manifest, "night-2", DAY_1)["tagged"] == 1
@@ -98,12 +107,21 @@ def test_a_commit_that_is_cut_off_is_named_and_nothing_is_changed(
         (b"", "empty"),
         (b'{"a": 1}\n', None),
         (b'{"a": 1}', None),
-        (b'{"a": 1}\n{"b": ', "cut off after 15 bytes"),
-        (b'{"a": 1}\n\xff\xfe', "cut off"),
-        (b"\0" * 4096, "cut off"),  # what some file systems leave
-        (b'{"a": "' + b"x" * 3_000_000 + b'"}\n', None),
-        (b'{"a": "' + b"x" * 3_000_000, "cut off"),
-        (b'{"a": "' + b"x" * 3_000_000 + b'"}\n{"b": 1}\n', None),
+        (b'{"a": 1}\n{"b": ', "not whole, in a file of 15 bytes"),
+        (b'{"a": 1}\n\xff\xfe', "not whole"),
+        (b'{"a": 1}\n' + b"\0" * 512 + b'\n{"b": 1}\n', "not whole"),
+        (b"\0" * 4096, "not whole"),  # what some file systems leave
+        *(
+            case
+            for line in (b'{"a": "' + b"x" * 3_000_000, b'{"a": "' + b"x" * 9_000_000)
+            for case in (
+                (line + b'"}\n', None),
+                (line, "not whole"),
+                (line + b'"}\n{"b": 1}\n', None),
+                (line + b'"}\n{"b": ', "not whole"),
+                (b'{"b": 1}\n' + line + b'"}\n', None),
+            )
+        ),
     ],
 )
 def test_the_end_of_a_commit_tells_whether_it_is_whole(

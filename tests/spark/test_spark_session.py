@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from session_settings import COMPILED, settings
 
 from pipeline.errors import BundleError, ConfigurationError, PipelineError
+from pipeline.few_rows import few_rows
 from pipeline.spark import (
     DELTA_SETTINGS,
     LAPTOP_SETTINGS,
@@ -39,6 +42,28 @@ def test_what_safety_rests_on_is_set_where_nobody_set_it(spark: SparkSession) ->
     spark.conf.unset(key)
 
     assert open_session("tests").conf.get(key) == "true"
+
+
+def test_plans_over_few_rows_are_interpreted_and_no_others(spark: SparkSession) -> None:
+    few, many = spark.range(1_000), spark.range(10**9)
+
+    def seen() -> dict[str, str | None]:
+        return {name: spark.conf.get(name, None) for name in COMPILED}
+
+    with settings(spark, COMPILED):
+        with few_rows(spark, few), few_rows(spark):
+            assert not seen().items() & COMPILED.items()
+        assert seen() == COMPILED
+        with few_rows(spark, few, many):
+            assert seen() == COMPILED
+        with suppress(ValueError), few_rows(spark):
+            raise ValueError
+        assert seen() == COMPILED
+        spark.conf.unset("spark.sql.codegen.factoryMode")
+        before = seen()
+        with few_rows(spark):
+            pass
+        assert seen() == before
 
 
 def test_plain_python_runs_with_the_settings_of_laptop_conf() -> None:

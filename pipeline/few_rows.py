@@ -1,0 +1,55 @@
+"""Plans over few rows, which take longer to compile than to run: Spark interprets them.
+
+The first plans of a job are compiled by a JVM that is cold itself, a third of a second each. Over
+some megabytes of rows an interpreter is through before. The answers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import DataFrame, SparkSession
+
+FEW_BYTES = 32 * 1024 * 1024
+
+_INTERPRETED = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "1",
+    # All files of a small table are read anyway: no query of their statistics before each query.
+    "spark.databricks.delta.stats.skipping": "false",
+}
+
+
+@contextmanager
+def few_rows(spark: SparkSession, *sources: DataFrame) -> Iterator[None]:
+    """Interpret the plans that run while the block does, where they read few rows.
+
+    Settings are those of the session: nothing else may run in it meanwhile.
+
+    Args:
+        spark: The session.
+        sources: What they read; none: it is known to be little.
+    """
+    if sum(_size_bytes(source) for source in sources) > FEW_BYTES:
+        yield
+        return
+    before = {name: spark.conf.get(name, None) for name in _INTERPRETED}
+    for name, value in _INTERPRETED.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, was in before.items():
+            if was is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, was)
+
+
+def _size_bytes(source: DataFrame) -> int:
+    """What Spark takes a source to hold: of files, their size."""
+    plan = source._jdf.queryExecution().optimizedPlan()
+    return int(str(plan.stats().sizeInBytes()))
