@@ -26,6 +26,7 @@ from pyspark.sql.types import MapType, StringType, StructField, StructType
 import pipeline
 import pipeline.errors
 from pipeline.errors import PipelineError, PreflightError
+from pipeline.few_rows import few_rows
 from pipeline.spark import explain, parallelism
 from udfs.settings import TaggerSettings
 from udfs.worker import get_engine, import_serving
@@ -89,11 +90,13 @@ def begin_imports(spark: SparkSession) -> None:
     fails in the preflight again, which tells it.
     """
     n_slots = parallelism(spark)
-    rows = spark.range(0, n_slots, 1, n_slots)
 
     def begin() -> None:
         with contextlib.suppress(PySparkException, Py4JError):
-            rows.mapInPandas(_import_in_background, rows.schema).collect()
+            session = spark.newSession()  # its settings are not those of the driver's queries
+            with few_rows(session):
+                rows = session.range(0, n_slots, 1, n_slots)
+                rows.mapInPandas(_import_in_background, rows.schema).collect()
 
     threading.Thread(target=begin, name="begin-imports", daemon=True).start()
 
@@ -141,7 +144,8 @@ def run_preflight(
     n_slots = parallelism(spark)
     rows = spark.range(0, n_slots, 1, n_slots).mapInPandas(report, _REPORT)
     try:
-        reports = rows.collect()
+        with few_rows(spark):
+            reports = rows.collect()
     except PySparkException as error:
         raise _cannot_run(error) from error
     expected = read_versions()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 from pyspark.sql import Column
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.pandas.types import to_arrow_type
@@ -109,8 +109,8 @@ def _stack(batch: pa.Array, bundle: Bundle) -> FloatArray:
             expected=size,
             got=int(wrong[0]),
         )
-    values = batch.flatten().to_numpy(zero_copy_only=False)
-    return values.astype(np.float32, copy=False).reshape(-1, size)
+    values = np.asarray(batch.flatten(), np.float32)
+    return values.reshape(-1, size)
 
 
 def _make_tags(

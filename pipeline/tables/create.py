@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import SchemaVersionError
+from pipeline.few_rows import few_rows
 from pipeline.tables.last_commit import validate_last_commits
 from pipeline.tables.schemas import SCHEMA_VERSION, TABLES, TableDefinition
 from pipeline.tables.storage_errors import storage_errors
@@ -20,9 +21,10 @@ def existing_tables(tables: TableSet) -> set[str]:
         TablesError: The last commit of one is damaged.
     """
     validate_last_commits(tables)
-    existing = {table.name for table in TABLES if tables.exists(table.name)}
-    for name in sorted(existing):
-        validate_schema_version(tables, name)
+    with few_rows(tables.spark):
+        existing = {table.name for table in TABLES if tables.exists(table.name)}
+        for name in sorted(existing):
+            validate_schema_version(tables, name)
     return existing
 
 
