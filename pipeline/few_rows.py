@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from pyspark.sql import DataFrame, SparkSession
 
+from pipeline.spark import temporary_settings
+
 FEW_BYTES = 32 * 1024 * 1024
 
 _INTERPRETED = {
@@ -36,17 +38,8 @@ def few_rows(spark: SparkSession, *sources: DataFrame) -> Iterator[None]:
     if sum(_size_bytes(source) for source in sources) > FEW_BYTES:
         yield
         return
-    before = {name: spark.conf.get(name, None) for name in _INTERPRETED}
-    for name, value in _INTERPRETED.items():
-        spark.conf.set(name, value)
-    try:
+    with temporary_settings(spark, _INTERPRETED):
         yield
-    finally:
-        for name, was in before.items():
-            if was is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, was)
 
 
 def _size_bytes(source: DataFrame) -> int:

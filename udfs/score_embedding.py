@@ -124,15 +124,16 @@ def _make_tags(
         labels: Id of each label, L of them.
         least: Lowest score that is kept.
     """
-    best_first = np.argsort(-scores, axis=1, kind="stable")
-    ordered = np.take_along_axis(scores, best_first, axis=1)
-    kept = ordered >= np.float32(least)
+    kept = scores >= np.float32(least)
+    rows, columns = np.nonzero(kept)
+    best_first = np.lexsort((-scores[kept], rows))
+    columns = columns[best_first]
     ends = np.cumsum(np.count_nonzero(kept, axis=1), dtype=np.int32)
-    places = pa.array(best_first[kept])
+    places = pa.array(columns)
     tags = {
         "task": tasks.take(places),
         "label": labels.take(places),
-        "score": pa.array(ordered[kept], pa.float32()),
+        "score": pa.array(scores[rows, columns], pa.float32()),
         "source": pa.repeat("image", len(places)),
     }
     offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))

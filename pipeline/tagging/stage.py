@@ -15,6 +15,7 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from pipeline.config import StageConfig
 from pipeline.errors import ConfigurationError
+from pipeline.spark import temporary_settings
 from pipeline.tables.ledger import Run
 from pipeline.tables.schemas import TAGGING_RESULTS
 from pipeline.tables.store import TableSet
@@ -28,6 +29,8 @@ from pipeline.tagging.recollection import with_known
 from pipeline.tagging.rescoring import rescored_facts
 
 TASKS_PER_SLOT = 4  # tasks of a chunk for each slot, so that no slot idles long at its end
+# Vectors that are scored at a time: no image is waited for, and small batches cost.
+_SCORING = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048"}
 LEAST_TASK_ROWS = 128  # below it a task's start-up costs more than it evens out
 
 
@@ -117,7 +120,8 @@ def stage_plan(
         again = plan.where(F.col("action") == "rescore")
         facts = facts.unionByName(rescored_facts(tables, run, again, tagger))
     # Without a look whether there are any: that would cost as much as an empty commit.
-    tables.append(TAGGING_RESULTS.name, facts, commit_note=f"mumic run {run.run_id} facts")
+    with temporary_settings(tables.spark, _SCORING if rescore else {}):
+        tables.append(TAGGING_RESULTS.name, facts, commit_note=f"mumic run {run.run_id} facts")
 
     remaining = to_tag.join(staged_images(tables, run.run_id), "image_id", "left_anti")
     if recall:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
-from session_settings import COMPILED, settings
+from session_settings import COMPILED
 from submitted import draw_night, nightly
 
 from demo.verify import find_differences, read_state, verify_run
 from jobs.tag_nightly import main
 from pipeline import few_rows
+from pipeline.spark import temporary_settings
 from pipeline.tagging import stage
 from udfs import worker
 
@@ -46,7 +47,7 @@ def test_answers_do_not_depend_on_settings(
         monkeypatch.setattr(stage, "count_tasks", lambda *_, count=tasks, **__: count)
         # All but the first night keep to what is set, however few its rows.
         monkeypatch.setattr(few_rows, "FEW_BYTES", -1 if chosen else few_rows.FEW_BYTES)
-        with settings(spark, chosen):
+        with temporary_settings(spark, chosen):
             assert main(nightly(tables, manifest, tiny_bundle, anew)) == 0
         worker._engines.clear()
         assert verify_run(tables, manifest, "night-1").broken == ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
-from session_settings import COMPILED, settings
+from session_settings import COMPILED
 
 from pipeline.errors import BundleError, ConfigurationError, PipelineError
 from pipeline.few_rows import few_rows
@@ -19,6 +19,7 @@ from pipeline.spark import (
     explain,
     open_session,
     parallelism,
+    temporary_settings,
     validate_delta,
     validate_java,
 )
@@ -50,7 +51,7 @@ def test_plans_over_few_rows_are_interpreted_and_no_others(spark: SparkSession) 
     def seen() -> dict[str, str | None]:
         return {name: spark.conf.get(name, None) for name in COMPILED}
 
-    with settings(spark, COMPILED):
+    with temporary_settings(spark, COMPILED):
         with few_rows(spark, few), few_rows(spark):
             assert not seen().items() & COMPILED.items()
         assert seen() == COMPILED
