@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 
 from pipeline.cli import run_job
 from pipeline.config import TagNightlyConfig
@@ -16,7 +15,7 @@ from pipeline.tagging.estimate import estimate_run
 from pipeline.tagging.progress import TaskProgress
 from pipeline.tagging.request import RunRequest, Summary, make_run_id, parse_as_of
 from pipeline.tagging.run import run_tagging
-from udfs.preflight import begin_imports, run_preflight
+from udfs.preflight import run_preflight
 from udfs.tagger import read_tagger
 
 JOB = "tag_nightly"
@@ -30,7 +29,7 @@ def tag_nightly(config: TagNightlyConfig) -> Summary:
         config.model, config.fetch, config.decode, score_floor=config.stage.score_floor
     )
     spark = open_session(f"mumic {JOB}")
-    begin_imports(spark)
+    run_preflight(spark, settings)
     request = RunRequest(
         job=JOB,
         run_id=run_id,
@@ -49,12 +48,9 @@ def tag_nightly(config: TagNightlyConfig) -> Summary:
         config=json.dumps(redacted(config)),
     )
     if config.dry_run:
-        run_preflight(spark, settings)
         return estimate_run(spark, request, tagger)
     progress = TaskProgress(spark, run_id) if config.log.progress else None
-    return run_tagging(
-        spark, request, tagger, progress=progress, ready=partial(run_preflight, spark, settings)
-    )
+    return run_tagging(spark, request, tagger, progress=progress)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

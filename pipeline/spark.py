@@ -143,11 +143,14 @@ def open_session(app_name: str) -> SparkSession:
 
 @contextmanager
 def temporary_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Settings of the session while a block runs; afterwards those of before."""
+    """Settings of the session while a block runs; afterwards those of before.
+
+    For one thread of a session at a time.
+    """
     before = {name: spark.conf.get(name, None) for name in settings}
-    for name, value in settings.items():
-        spark.conf.set(name, value)
     try:
+        for name, value in settings.items():
+            spark.conf.set(name, value)
         yield
     finally:
         for name, was in before.items():

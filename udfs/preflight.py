@@ -6,19 +6,16 @@ or an interpreter without our libraries is one line here instead of a trace in t
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import logging
 import platform
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.types import MapType, StringType, StructField, StructType
@@ -29,7 +26,7 @@ from pipeline.errors import PipelineError, PreflightError
 from pipeline.few_rows import few_rows
 from pipeline.spark import explain, parallelism
 from udfs.settings import TaggerSettings
-from udfs.worker import get_engine, import_serving
+from udfs.worker import get_engine
 
 if TYPE_CHECKING:
     from pipeline.models.engine import Engine
@@ -81,29 +78,6 @@ def read_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[library] = "missing"
     return versions
-
-
-def begin_imports(spark: SparkSession) -> None:
-    """Let every task slot start a worker and import the model's libraries, and wait for none.
-
-    That takes seconds of a core each, while the driver reads the manifest. Whatever fails here
-    fails in the preflight again, which tells it.
-    """
-    n_slots = parallelism(spark)
-
-    def begin() -> None:
-        with contextlib.suppress(PySparkException, Py4JError):
-            session = spark.newSession()  # its settings are not those of the driver's queries
-            with few_rows(session):
-                rows = session.range(0, n_slots, 1, n_slots)
-                rows.mapInPandas(_import_in_background, rows.schema).collect()
-
-    threading.Thread(target=begin, name="begin-imports", daemon=True).start()
-
-
-def _import_in_background(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    threading.Thread(target=import_serving, name="imports", daemon=True).start()
-    yield from batches
 
 
 def run_preflight(

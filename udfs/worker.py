@@ -6,7 +6,6 @@ imported here only when a model is loaded, so that the driver can build UDFs wit
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -73,12 +72,6 @@ def choose_torch_device(device: Device, addresses: Sequence[str]) -> str:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)  # else pinned memory and streams make a context on GPU 0
     return str(chosen)
-
-
-def import_serving() -> None:
-    """Import what a model needs, ahead of it. Where that fails, loading the model says so."""
-    with contextlib.suppress(ImportError):
-        import pipeline.models.serving  # noqa: F401, PLC0415
 
 
 def load_engine(settings: TaggerSettings, device: str) -> Engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -52,15 +51,8 @@ class Catalogue:
         return _EPOCH + timedelta(microseconds=newest or 0)
 
 
-def open_catalogue(
-    spark: SparkSession, request: RunRequest, *, ready: Callable[[], object] = lambda: None
-) -> Catalogue:
+def open_catalogue(spark: SparkSession, request: RunRequest) -> Catalogue:
     """Read the manifest, if there is one, and create the tables that are missing.
-
-    Args:
-        spark: The session.
-        request: What is asked about.
-        ready: Called between the two.
 
     Raises:
         ManifestError: The manifest breaks its contract.
@@ -74,7 +66,6 @@ def open_catalogue(
         manifest = read_manifest(spark, request.manifest)
     else:
         validate_has_images(tables, existing)
-    ready()
     if len(existing) < len(TABLES):
         with leased(tables, request):  # two first nights may begin at once
             create_tables(tables, existing=existing)

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES_PER_IMAGE = 16 * 1024 * 1024
 # Of a feed whose versions followed the bytes: looked at again where it costs so little.
 LEAST_SHARE = 1 / 64
+_LAST_RUNS = 10  # a run of a few images says little
 
 
 def pays_off(tables: TableSet, ledger: Ledger, known: int, *, model_version: str) -> bool:
@@ -32,7 +33,7 @@ def pays_off(tables: TableSet, ledger: Ledger, known: int, *, model_version: str
 
     Args:
         tables: The table set.
-        ledger: Its runs: as many images are expected to be the same as were in the last one.
+        ledger: Its runs: as many images are expected to be the same as were in the last ones.
         known: Images of which a result of the model stands.
         model_version: The model.
     """
@@ -40,20 +41,19 @@ def pays_off(tables: TableSet, ledger: Ledger, known: int, *, model_version: str
         return False
     (detail,) = tables.delta(IMAGE_EMBEDDINGS.name).detail().select("sizeInBytes").collect()
     size: int = detail["sizeInBytes"]
-    same = known * max(_share_of_last_run(ledger, model_version), LEAST_SHARE)
+    same = known * max(_share_of_last_runs(ledger, model_version), LEAST_SHARE)
     if size <= same * MOST_BYTES_PER_IMAGE:
         return True
     log.info("%d images known before are too few to read %d bytes of embeddings for", known, size)
     return False
 
 
-def _share_of_last_run(ledger: Ledger, model_version: str) -> float:
+def _share_of_last_runs(ledger: Ledger, model_version: str) -> float:
     """Of the images known before, the share that had the same bytes; 1 before any was looked at."""
-    for run in reversed(ledger.in_state("published")):
-        known = run.counts.get("known", 0)
-        if run.model_version == model_version and known:
-            return run.counts.get("recalled", 0) / known
-    return 1.0
+    runs = [run for run in ledger.in_state("published") if run.model_version == model_version]
+    told = [run.counts for run in runs if run.counts.get("known", 0)][-_LAST_RUNS:]
+    known = sum(counts["known"] for counts in told)
+    return sum(counts.get("recalled", 0) for counts in told) / known if known else 1.0
 
 
 def with_known(rows: DataFrame, tables: TableSet, *, model_version: str) -> DataFrame:

@@ -22,7 +22,7 @@ from pipeline.spark import explain
 from pipeline.tables.labels import knows_labels, write_labels
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
-from pipeline.tables.schemas import IMAGES, TAGGING_RESULTS
+from pipeline.tables.schemas import IMAGE_EMBEDDINGS, IMAGES, TAGGING_RESULTS
 from pipeline.tagging.catalogue import Catalogue, leased, open_catalogue
 from pipeline.tagging.facts import Tagger, staged_facts
 from pipeline.tagging.planning import Moment, count_plan
@@ -38,22 +38,9 @@ log = logging.getLogger(__name__)
 
 
 def run_tagging(
-    spark: SparkSession,
-    request: RunRequest,
-    tagger: Tagger,
-    *,
-    progress: Progress | None = None,
-    ready: Callable[[], object] = lambda: None,
+    spark: SparkSession, request: RunRequest, tagger: Tagger, *, progress: Progress | None = None
 ) -> Summary:
     """Tag what a manifest asks for and publish it; the same run again goes on or changes nothing.
-
-    Args:
-        spark: The session.
-        request: What is asked for.
-        tagger: The model.
-        progress: Hears how it goes on.
-        ready: Called when the manifest was read and before anything is written; raises where the
-            executors cannot tag.
 
     Returns:
         The summary of the run.
@@ -69,7 +56,7 @@ def run_tagging(
     validate_request(request)
     validate_floor(tagger, request.stage)
     watch = Stopwatch()
-    catalogue = open_catalogue(spark, request, ready=ready)
+    catalogue = open_catalogue(spark, request)
     run = execute_run(catalogue, request, tagger, progress=progress, watch=watch)
     return summarise(run, request)
 
@@ -196,7 +183,7 @@ def _stage(
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     moment = Moment(as_of=run.as_of, run_seq=run.run_seq)
     resumed = run.run_id if is_resumed else None
-    sources = [images, tables.read(TAGGING_RESULTS.name)]
+    sources = [images, *(tables.read(table.name) for table in (TAGGING_RESULTS, IMAGE_EMBEDDINGS))]
     if workload.catalogue.manifest is not None:
         sources.append(workload.catalogue.manifest.rows)
     with (

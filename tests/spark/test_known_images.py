@@ -28,7 +28,7 @@ from pipeline.tables.ledger import Ledger
 from pipeline.tables.store import TableSet
 from pipeline.tagging import recollection
 from pipeline.tagging.facts import Tagger
-from pipeline.tagging.recollection import _share_of_last_run, pays_off, with_known
+from pipeline.tagging.recollection import _share_of_last_runs, pays_off, with_known
 from pipeline.tagging.run import run_tagging
 from udfs.settings import TaggerSettings
 from udfs.tag_image import make_tag_image
@@ -195,14 +195,15 @@ def test_few_images_are_looked_at_again_rather_than_all_vectors_read(nights, mon
         ([], 1.0),
         ([{"known": 4, "recalled": 1}], 0.25),
         ([{"known": 4, "recalled": 1}, {"scored": 9}], 0.25),
-        ([{"known": 4, "recalled": 1}, {"known": 2}], 0.0),
+        ([{"known": 4, "recalled": 1}, {"known": 6}], 0.1),
+        ([{"known": 1, "recalled": 1}, *[{"known": 2}] * 10], 0.0),
     ],
 )
-def test_as_many_are_expected_to_be_the_same_as_in_the_last_run(counts, share):
+def test_as_many_are_expected_to_be_the_same_as_in_the_last_runs(counts, share):
     runs = [SimpleNamespace(counts=one, model_version="m") for one in counts]
     ledger = SimpleNamespace(in_state=lambda _: runs)
-    assert _share_of_last_run(ledger, "m") == share
-    assert _share_of_last_run(ledger, "another") == 1.0
+    assert _share_of_last_runs(ledger, "m") == share
+    assert _share_of_last_runs(ledger, "another") == 1.0
 
 
 def test_force_and_another_model_call_the_model(nights):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
@@ -18,7 +17,6 @@ from pipeline.config import LeaseConfig, StageConfig
 from pipeline.errors import (
     ConfigurationError,
     LeaseError,
-    PreflightError,
     RunConflictError,
     SchemaVersionError,
 )
@@ -54,19 +52,6 @@ NIGHT_2 = [
     row("broken", "/bad/corrupt/1.jpg"),
     row("unheard-of", deleted=True),
 ]
-
-
-def test_nothing_is_written_before_executors_are_ready(spark, tmp_path) -> None:
-    catalogue = Catalogue(spark, tmp_path)
-    request = catalogue.request(catalogue.manifest("m", [row("a")]), "night-1", DAY_1)
-
-    def not_ready() -> None:
-        raise PreflightError("an executor has no GPU")
-
-    with pytest.raises(PreflightError):
-        run_tagging(spark, request, catalogue.tagger(), ready=not_ready)
-    assert not Path(catalogue.location).exists()
-    assert run_tagging(spark, request, catalogue.tagger())["tagged"] == 1
 
 
 @pytest.fixture(scope="module")
