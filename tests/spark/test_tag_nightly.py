@@ -14,6 +14,9 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from jobs.tag_nightly import main
+from pipeline.config import ManifestConfig
+from pipeline.few_rows import few_rows
+from pipeline.tagging.manifest import read_manifest
 from udfs import worker
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,29 @@ def test_a_wrong_manifest_gets_one_line(run, tmp_path, columns, message):
     assert told.startswith("mumic-tag-nightly: error: ")
     assert message in told
     assert not (tmp_path / "tables").exists()
+
+
+def test_a_delta_table_is_a_manifest_with_deletion_vectors_too(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    place = tmp_path / "manifest"
+    rows = [(key, f"/{key}.jpg") for key in "abc"]
+    frame = spark.createDataFrame(rows, "image_id string, uri string").coalesce(1)
+    with_vectors = {"delta.enableDeletionVectors": "true"}
+    frame.write.format("delta").options(**with_vectors).save(str(place))
+    config = ManifestConfig(path=str(place))
+    first = read_manifest(spark, config)
+    spark.sql(f"DELETE FROM delta.`{place}` WHERE image_id = 'b'")
+    last = max((place / "_delta_log").glob("*.json"))
+    assert '"deletionVector":{' in last.read_text()
+
+    second = read_manifest(spark, config)
+
+    with few_rows(spark):
+        assert {row["image_id"] for row in second.rows.collect()} == {"a", "c"}
+    assert second.as_of > first.as_of
+    assert second.digest != first.digest
+    assert read_manifest(spark, config).digest == second.digest
 
 
 def test_a_file_that_is_no_manifest_gets_one_line(run, tmp_path):
