@@ -6,16 +6,17 @@ some megabytes of rows an interpreter is through before. The answers are the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from pipeline.spark import temporary_settings
 
+FEW_ROWS = 50_000
 FEW_BYTES = 32 * 1024 * 1024
 
-_INTERPRETED = {
+_INTERPRETED: Mapping[str, str] = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
@@ -23,25 +24,9 @@ _INTERPRETED = {
 }
 
 
-@contextmanager
-def few_rows(spark: SparkSession, *sources: DataFrame) -> Iterator[None]:
-    """Interpret the plans that run while the block does, where they read few rows.
+def few_rows(spark: SparkSession, *, are_few: bool = True) -> AbstractContextManager[None]:
+    """Interpret the plans that run while a block does, if they read few rows.
 
     Settings are those of the session: nothing else may run in it meanwhile.
-
-    Args:
-        spark: The session.
-        sources: What they read; none: it is known to be little.
     """
-    if sum(_size_bytes(source) for source in sources) > FEW_BYTES:
-        yield
-        return
-    with temporary_settings(spark, _INTERPRETED):
-        yield
-
-
-def _size_bytes(source: DataFrame) -> int:
-    """What Spark takes a source to hold: of files, their size."""
-    # The optimizer would have Delta look for files by their statistics first.
-    plan = source._jdf.queryExecution().analyzed()
-    return int(str(plan.stats().sizeInBytes()))
+    return temporary_settings(spark, _INTERPRETED if are_few else {})

@@ -151,6 +151,11 @@ class TableSet:
             raise TablesError("the table has no history", where=self.place(name))
         return int(latest["version"])
 
+    def size_bytes(self, name: str) -> int:
+        """Bytes of the table's files at its latest version."""
+        detail = self.delta(name).detail().select("sizeInBytes").collect()
+        return int(detail[0]["sizeInBytes"])
+
     def versions(self) -> dict[str, int]:
         """Number of the latest commit of every table."""
         return {table.name: self.version(table.name) for table in TABLES}

@@ -29,7 +29,6 @@ from pyspark.sql.types import (
 
 from pipeline.config import ColumnsConfig, ManifestConfig
 from pipeline.errors import ManifestError
-from pipeline.few_rows import few_rows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KEYS: tuple[type[DataType], ...] = (StringType, IntegralType)
@@ -58,11 +57,13 @@ class Manifest:
         rows: Canonical rows, one for each image_id.
         as_of: The moment it speaks for unless the scheduler says otherwise, UTC.
         digest: Tells it from other manifests, whatever the order of rows and files.
+        n_rows: How many rows there are.
     """
 
     rows: DataFrame
     as_of: datetime
     digest: str
+    n_rows: int
 
 
 def read_manifest(spark: SparkSession, config: ManifestConfig) -> Manifest:
@@ -73,9 +74,18 @@ def read_manifest(spark: SparkSession, config: ManifestConfig) -> Manifest:
             without an id.
     """
     with manifest_errors(config):
-        raw, as_of = _open(spark, config)
-        with few_rows(spark, raw):
-            return _check(raw, as_of or _newest_file(raw), config)
+        raw, as_of = _read(spark, config)
+        columns = resolve_columns(raw.schema, config)
+        rows = canonical_rows(raw, columns)
+        seen = look_over(rows)
+        if seen.without_id:
+            _refuse_missing_ids(raw, columns["image_id"], seen.without_id, where=config.path)
+        if seen.repeats:
+            rows = unique_rows(rows)
+            seen = look_over(rows)
+        else:
+            rows = rows.withColumn("contradicted", F.lit(False))
+        return Manifest(rows=rows, as_of=as_of, digest=seen.digest, n_rows=seen.rows)
 
 
 def resolve_columns(schema: StructType, config: ManifestConfig) -> dict[str, str]:
@@ -220,11 +230,13 @@ class Look:
     """What one look over canonical rows tells.
 
     Attributes:
+        rows: Their number.
         without_id: Rows whose id is null or empty.
         repeats: Whether an id may be there more than once; where it is not, that is certain.
         digest: Hex digest over ids, versions and places, whatever their order.
     """
 
+    rows: int
     without_id: int
     repeats: bool
     digest: str
@@ -242,6 +254,7 @@ def look_over(rows: DataFrame) -> Look:
         F.bit_xor(said).alias("parity"),
     )
     whole = by_id.agg(
+        F.coalesce(F.sum("rows"), F.lit(0)).alias("rows"),
         F.coalesce(F.sum("without_id"), F.lit(0)).alias("without_id"),
         F.coalesce(F.max("rows"), F.lit(0)).alias("most"),
         F.sum("high").alias("high"),
@@ -251,6 +264,7 @@ def look_over(rows: DataFrame) -> Look:
     total = (int(whole["high"] or 0) << 32) + int(whole["low"] or 0)
     parity = int(whole["parity"] or 0)
     return Look(
+        rows=whole["rows"],
         without_id=whole["without_id"],
         repeats=whole["most"] > 1,
         digest=f"{total % 2**64:016x}{parity % 2**64:016x}",
@@ -274,27 +288,14 @@ def manifest_errors(config: ManifestConfig) -> Iterator[None]:
         ) from error
 
 
-def _check(raw: DataFrame, as_of: datetime, config: ManifestConfig) -> Manifest:
-    columns = resolve_columns(raw.schema, config)
-    rows = canonical_rows(raw, columns)
-    seen = look_over(rows)
-    if seen.without_id:
-        _refuse_missing_ids(raw, columns["image_id"], seen.without_id, where=config.path)
-    if seen.repeats:
-        rows = unique_rows(rows)
-        return Manifest(rows=rows, as_of=as_of, digest=look_over(rows).digest)
-    rows = rows.withColumn("contradicted", F.lit(False))
-    return Manifest(rows=rows, as_of=as_of, digest=seen.digest)
-
-
-def _open(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datetime | None]:
-    """What the files hold, and the moment a Delta table speaks for."""
+def _read(spark: SparkSession, config: ManifestConfig) -> tuple[DataFrame, datetime]:
     kind = config.format
     if kind == "auto":
         kind = "delta" if _is_delta(spark, config.path) else "parquet"
     if kind == "delta":
         return _read_delta(spark, config.path)
-    return spark.read.parquet(config.path), None
+    raw = spark.read.parquet(config.path)
+    return raw, _newest_file(raw)
 
 
 def _cause(error: BaseException) -> str:

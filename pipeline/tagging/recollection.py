@@ -39,8 +39,7 @@ def pays_off(tables: TableSet, ledger: Ledger, known: int, *, model_version: str
     """
     if known == 0:
         return False
-    (detail,) = tables.delta(IMAGE_EMBEDDINGS.name).detail().select("sizeInBytes").collect()
-    size: int = detail["sizeInBytes"]
+    size = tables.size_bytes(IMAGE_EMBEDDINGS.name)
     same = known * max(_share_of_last_runs(ledger, model_version), LEAST_SHARE)
     if size <= same * MOST_BYTES_PER_IMAGE:
         return True

@@ -22,7 +22,7 @@ from pipeline.spark import explain
 from pipeline.tables.labels import knows_labels, write_labels
 from pipeline.tables.ledger import Ledger, Run
 from pipeline.tables.merge import kept
-from pipeline.tables.schemas import IMAGE_EMBEDDINGS, IMAGES, TAGGING_RESULTS
+from pipeline.tables.schemas import IMAGES
 from pipeline.tagging.catalogue import Catalogue, leased, open_catalogue
 from pipeline.tagging.facts import Tagger, staged_facts
 from pipeline.tagging.planning import Moment, count_plan
@@ -183,11 +183,8 @@ def _stage(
     images = tables.read(IMAGES.name, version=tables.version(IMAGES.name))
     moment = Moment(as_of=run.as_of, run_seq=run.run_seq)
     resumed = run.run_id if is_resumed else None
-    sources = [images, *(tables.read(table.name) for table in (TAGGING_RESULTS, IMAGE_EMBEDDINGS))]
-    if workload.catalogue.manifest is not None:
-        sources.append(workload.catalogue.manifest.rows)
     with (
-        few_rows(tables.spark, *sources),
+        few_rows(tables.spark, are_few=workload.is_small()),
         kept(workload.plan(images, moment, resumed=resumed)) as plan,
     ):
         counts = count_plan(plan)

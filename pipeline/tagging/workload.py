@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from pipeline import few_rows
+from pipeline.tables.schemas import IMAGE_EMBEDDINGS, IMAGES, TAGGING_RESULTS
 from pipeline.tagging.catalogue import Catalogue
 from pipeline.tagging.facts import Tagger
 from pipeline.tagging.planning import (
@@ -36,6 +38,15 @@ class Workload:
     catalogue: Catalogue
     request: RunRequest
     tagger: Tagger
+
+    def is_small(self) -> bool:
+        """Whether all that is read is little: the manifest, and the tables that staging joins."""
+        manifest = self.catalogue.manifest
+        if manifest is not None and manifest.n_rows > few_rows.FEW_ROWS:
+            return False
+        joined = (IMAGES, IMAGE_EMBEDDINGS, TAGGING_RESULTS)
+        size_bytes = sum(self.catalogue.tables.size_bytes(table.name) for table in joined)
+        return size_bytes <= few_rows.FEW_BYTES
 
     def plan(
         self, images: DataFrame | None, moment: Moment, *, resumed: str | None = None

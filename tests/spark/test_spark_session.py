@@ -46,16 +46,14 @@ def test_what_safety_rests_on_is_set_where_nobody_set_it(spark: SparkSession) ->
 
 
 def test_plans_over_few_rows_are_interpreted_and_no_others(spark: SparkSession) -> None:
-    few, many = spark.range(1_000), spark.range(10**9)
-
     def seen() -> dict[str, str | None]:
         return {name: spark.conf.get(name, None) for name in COMPILED}
 
     with temporary_settings(spark, COMPILED):
-        with few_rows(spark, few), few_rows(spark):
+        with few_rows(spark), few_rows(spark):
             assert not seen().items() & COMPILED.items()
         assert seen() == COMPILED
-        with few_rows(spark, few, many):
+        with few_rows(spark, are_few=False):
             assert seen() == COMPILED
         with suppress(ValueError), few_rows(spark):
             raise ValueError

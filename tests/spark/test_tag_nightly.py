@@ -92,6 +92,7 @@ def test_a_delta_table_is_a_manifest_with_deletion_vectors_too(
 
     with few_rows(spark):
         assert {row["image_id"] for row in second.rows.collect()} == {"a", "c"}
+    assert (first.n_rows, second.n_rows) == (3, 2)
     assert second.as_of > first.as_of
     assert second.digest != first.digest
     assert read_manifest(spark, config).digest == second.digest
