@@ -74,6 +74,11 @@ LAPTOP_SETTINGS = {
     "spark.log.level": "WARN",
 }
 
+_DISKS = (
+    "look at the disks of spark.local.dir and spark.eventLog.dir first: they must exist, be "
+    "writable, and have space left"
+)
+
 # What results, safety and speed rest on is set where the user's settings say nothing.
 _DEFAULTS_AT_RUN_TIME = (
     # A commit whose answer was lost is recognised as our own instead of made twice.
@@ -125,10 +130,8 @@ def open_session(app_name: str) -> SparkSession:
     except Py4JJavaError as error:
         causes = [line[2:] for line in str(error).splitlines() if line.startswith(": ")]
         got = causes[0] if causes else str(error)
-        disks = "look at the disks of spark.local.dir and spark.eventLog.dir first: they must "
-        disks += "exist, be writable, and have space left"
         raise PipelineError(
-            "Spark did not start", got=got, todo=disks if "IOException" in got else None
+            "Spark did not start", got=got, todo=_DISKS if "IOException" in got else None
         ) from error
     # PySpark would tell every error of a query on stderr as well, as JSON, beside our one line.
     PySparkLogger.getLogger("SQLQueryContextLogger").setLevel("CRITICAL")

@@ -11,14 +11,12 @@ is new; so tables are sorted anew only where they changed, and ``cluster`` can b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal
 
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from pipeline.spark import parallelism
+from pipeline.spark import parallelism, temporary_settings
 from pipeline.tables.commit import one_commit, sql_text
 from pipeline.tables.lease import Lease
 from pipeline.tables.schemas import IMAGE_EMBEDDINGS, IMAGE_TAGS, IMAGES
@@ -100,14 +98,14 @@ def compact(
     columns = CLUSTERED_BY.get(name, ())
     settings: dict[str, str] = {}
     if columns:
-        size = int(tables.delta(name).detail().collect()[0]["sizeInBytes"])
+        size = tables.size_bytes(name)
         file_bytes = sorted_file_bytes(size)
         settings = {_MAX_FILE_SIZE: str(file_bytes), _MIN_FILE_SIZE: str(file_bytes // 2)}
     if len(columns) > 1:
         settings[_RANGES] = str(round(_CELLS ** (1 / len(columns))))
     optimize = tables.delta(name).optimize()
     with (
-        _settings(tables.spark, settings),
+        temporary_settings(tables.spark, settings),
         one_commit(tables, name, note=note, lease=lease),
     ):
         if cluster and columns:
@@ -151,7 +149,7 @@ def vacuum(tables: TableSet, name: str, retention_h: float, *, lease: Lease) -> 
         _LISTING_TASKS: str(_TASKS_PER_SLOT * parallelism(tables.spark)),
     }
     with (
-        _settings(tables.spark, settings),
+        temporary_settings(tables.spark, settings),
         one_commit(tables, name, note="mumic vacuum", lease=lease),
     ):
         tables.delta(name).vacuum(retention_h)
@@ -160,19 +158,3 @@ def vacuum(tables: TableSet, name: str, retention_h: float, *, lease: Lease) -> 
         if commit["operation"] == "VACUUM END":
             return int(commit["operationMetrics"].get("numDeletedFiles", 0))
     return 0
-
-
-@contextmanager
-def _settings(spark: SparkSession, settings: dict[str, str]) -> Iterator[None]:
-    """Settings of the session while the block runs."""
-    before: dict[str, str | None] = {name: spark.conf.get(name, None) for name in settings}
-    for name, wanted in settings.items():
-        spark.conf.set(name, wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, value)

@@ -21,7 +21,8 @@ from pipeline.tagging.selection import LAST_SEQ
 from pipeline.tagging.stage import validate_floor
 from pipeline.tagging.workload import Workload
 
-_FEW = 0.1
+# Of the images a run looked at, those it recalled: with more, its time says little of the model.
+_MOST_RECALLED = 0.1
 
 
 def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Summary:
@@ -85,15 +86,12 @@ def estimate_run(spark: SparkSession, request: RunRequest, tagger: Tagger) -> Su
 
 
 def measured_speed(ledger: Ledger, model_version: str) -> float | None:
-    """Images per second and slot of the latest published run of the same model, if there is one.
-
-    Runs that answered much from what was known took the time of something else.
-    """
+    """Images per second and slot of the latest published run of the same model, if there is one."""
     for run in reversed(ledger.in_state("published")):
         slots = run.counts.get("slots", 0)
         scored, recalled = run.counts.get("scored", 0), run.counts.get("recalled", 0)
         seconds = run.timings.get("tag", 0.0)
-        if run.model_version != model_version or recalled > scored * _FEW:
+        if run.model_version != model_version or recalled > scored * _MOST_RECALLED:
             continue
         if scored and seconds and slots:
             return (scored - recalled) / seconds / slots

@@ -14,12 +14,7 @@ from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 import pipeline.tagging.publish as publishing
 from pipeline.config import LeaseConfig, StageConfig
-from pipeline.errors import (
-    ConfigurationError,
-    LeaseError,
-    RunConflictError,
-    SchemaVersionError,
-)
+from pipeline.errors import ConfigurationError, LeaseError, RunConflictError, SchemaVersionError
 from pipeline.tables.create import create_table
 from pipeline.tables.lease import hold_lease
 from pipeline.tables.ledger import Ledger
